@@ -1,0 +1,124 @@
+"""The real seams: each has a second implementation, or a promise of one to people who extend this server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from mtatwist.envelope import Envelope, Message, Outcome, Recipient, Settled
+    from mtatwist.smtp.reply import Reply
+
+    #: A refusal now, none now, or either later.
+    Verdict = Reply | None | Awaitable[Reply | None]
+
+
+class IValidator(Interface):
+    """One policy at the door. First refusal wins; an exception in a validator is answered 451.
+
+    A validator implements the stages it cares about and leaves the others out; each returns None to pass, a
+    Reply to refuse, or an awaitable of either. Answering at once is much cheaper than an awaitable.
+    ``transaction`` is a :class:`mtatwist.receive.transaction.Transaction`; its ``session`` tells about the peer.
+    """
+
+    name: str = Attribute("What [validators] order calls it.")
+
+    def mail(transaction: object) -> Verdict:  # type: ignore[empty-body]
+        """MAIL was read: reverse path and parameters stand in the transaction."""
+
+    def rcpt(transaction: object, recipient: Recipient) -> Verdict:
+        """RCPT was read; ``recipient`` is not yet part of the transaction."""
+
+    def header(transaction: object, header: bytes) -> Verdict:
+        """The header section has come in (its first 64 KiB), line ends included."""
+
+
+class IMessageStream(Interface):
+    """What an avatar offers, beside twisted.mail's IMessageDelivery, to take a message as one stream."""
+
+    def mail(transaction: object) -> Verdict:
+        """May this transaction begin?"""
+
+    def rcpt(transaction: object, recipient: Recipient) -> Verdict:
+        """May ``recipient`` join? On None it has been added to the transaction."""
+
+    def open(transaction: object) -> IMessageWriter | Reply:
+        """Begin the message: a writer for its bytes, or the reply that refuses it."""
+
+
+class IMessageWriter(Interface):
+    """Takes one message, by the chunk, in canonical form (CRLF lines, dots unstuffed)."""
+
+    def write(data: bytes) -> Deferred[None] | None:
+        """Take more. A Deferred means: no more until it fires. Raises nothing: trouble shows in finish()."""
+
+    def finish() -> Deferred[Reply]:
+        """All is there. Fires with the reply to the end of data: 250 only when it is on stable storage."""
+
+    def abort() -> None:
+        """Forget it; nothing stays behind."""
+
+
+class ISpool(Interface):
+    """Stable storage for messages and the state of each recipient."""
+
+    def create(envelope: Envelope) -> ISpoolWriter:
+        """Begin to store a message."""
+
+    def has_room(size: int) -> bool:
+        """Is there room for ``size`` bytes, with enough left to drain the queue?"""
+
+    def claim_due(now: float, limit: int) -> Deferred[list[Message]]:
+        """Claim up to ``limit`` recipients due at ``now``: messages with just these recipients."""
+
+    def next_due() -> Deferred[float | None]:
+        """When the earliest unclaimed recipient is due, in seconds since the epoch."""
+
+    def settle(results: Sequence[Settled], reports: Sequence[ISpoolWriter]) -> Deferred[list[Message]]:
+        """Record results (of claims still ours), drop messages nobody needs, and store finished ``reports``
+        in the same transaction. Fires with the reports' messages, claimed."""
+
+    def release(claims: Sequence[tuple[int, int, float]]) -> Deferred[None]:
+        """Give claims (number, index, next attempt) back, uncounted."""
+
+    def read(message: Message, offset: int, size: int) -> Deferred[bytes]:
+        """Up to ``size`` bytes of the message from ``offset``; empty at the end."""
+
+
+class ISpoolWriter(Interface):
+    """One message on its way into the spool."""
+
+    number: int = Attribute("The message's number; queue_id() names it.")
+
+    def write(data: bytes) -> Deferred[None] | None:
+        """Take more. A Deferred means: no more until it fires."""
+
+    def commit() -> Deferred[Message]:
+        """Make it durable. Fires when it is on stable storage, claimed by us."""
+
+    def abort() -> None:
+        """Forget it; nothing stays behind."""
+
+
+class ITransport(Interface):
+    """A way to a kind of next hop."""
+
+    def connect(next_hop: str) -> Awaitable[IDelivery]:
+        """Open a connection. Raises :class:`mtatwist.transports.ConnectFailed` with the Deferral to record."""
+
+
+class IDelivery(Interface):
+    """One connection to a next hop; it takes messages one after the other."""
+
+    usable: bool = Attribute("True while another message may follow.")
+
+    def deliver(message: Message, recipients: Sequence[Recipient]) -> Awaitable[list[Outcome]]:
+        """Try ``message`` for ``recipients``: an outcome each, in their order. Never raises."""
+
+    def close() -> None:
+        """End the connection, politely if it can."""

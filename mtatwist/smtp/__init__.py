@@ -1,0 +1,1 @@
+"""Pure SMTP wire logic: standard library only, no reactor, no I/O."""

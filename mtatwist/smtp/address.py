@@ -1,0 +1,92 @@
+"""Mailbox grammar of RFC 5321 §4.1.2, with the UTF-8 extension of RFC 6531 §3.3."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MAX_LOCAL_PART = 64  # octets, RFC 5321 §4.5.3.1.1
+MAX_DOMAIN = 255  # octets, RFC 5321 §4.5.3.1.2
+
+_UTF8 = "\x80-\U0010ffff"
+_ATEXT = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{_UTF8}]"
+_DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
+_QUOTED = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
+# Underscores are outside LDH, but hosts that have them send mail.
+_LABEL = rf"[A-Za-z0-9_{_UTF8}][A-Za-z0-9_{_UTF8}-]{{0,62}}(?<!-)"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Za-z0-9.:-]{{1,100}}\])"
+_SOURCE_ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
+_MAILBOX = re.compile(rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN})")
+_PATH = re.compile(
+    rf" *(?:<{_SOURCE_ROUTE}({_DOT_STRING}|{_QUOTED})@({_DOMAIN})>|({_DOT_STRING}|{_QUOTED})@({_DOMAIN})|<([Pp][Oo]"
+    rf"[Ss][Tt][Mm][Aa][Ss][Tt][Ee][Rr])>|(<>))(?: +(.*))?"
+)
+_DOMAIN_ONLY = re.compile(_DOMAIN)
+_SAFE_LOCAL = re.compile(_DOT_STRING)
+
+
+class Address(NamedTuple):
+    """A mailbox: ``local`` without quotes or backslashes, ``domain`` as it was written ("" for bare postmaster).
+
+    The null reverse path is Address("", "").
+    """
+
+    local: str
+    domain: str
+
+    def __str__(self) -> str:
+        """The mailbox as it stands between < and >, quoted where it must be."""
+        if not self.domain:
+            return self.local
+        if _SAFE_LOCAL.fullmatch(self.local):
+            return f"{self.local}@{self.domain}"
+        quoted = re.sub(r'(["\\])', r"\\\1", self.local)
+        return f'"{quoted}"@{self.domain}'
+
+
+NULL = Address("", "")
+
+
+class AddressError(ValueError):
+    """The text is not a mailbox; the message says what is wrong, for a person."""
+
+
+def parse_path(text: str) -> tuple[Address, str]:
+    """Read ``<mailbox>`` (or ``<>``, ``<postmaster>``, or a mailbox without brackets); also give what follows it.
+
+    Source routes are read and dropped (RFC 5321 §3.3, appendix C). Raises AddressError.
+    """
+    match = _PATH.fullmatch(text)
+    if match is None:
+        raise AddressError("not a valid address")
+    local, domain, bare_local, bare_domain, postmaster, _null, rest = match.groups()
+    if local is None:
+        local, domain = bare_local, bare_domain
+    if local is not None:
+        return _checked(local, domain), rest or ""
+    if postmaster is not None:
+        return Address(postmaster, ""), rest or ""
+    return NULL, rest or ""
+
+
+def parse_mailbox(text: str) -> Address:
+    """Read ``local@domain``. Raises AddressError."""
+    match = _MAILBOX.fullmatch(text)
+    if match is None:
+        raise AddressError("not a valid address")
+    return _checked(match[1], match[2])
+
+
+def is_domain(text: str) -> bool:
+    """Is ``text`` a domain name or an address literal (RFC 5321 §4.1.2)?"""
+    return len(text.encode()) <= MAX_DOMAIN and _DOMAIN_ONLY.fullmatch(text) is not None
+
+
+def _checked(local: str, domain: str) -> Address:
+    if local[0] == '"':
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    if len(local.encode()) > MAX_LOCAL_PART:
+        raise AddressError("the local part is longer than 64 octets")
+    if len(domain.encode()) > MAX_DOMAIN:
+        raise AddressError("the domain is longer than 255 octets")
+    return Address(local, domain)

@@ -1,0 +1,27 @@
+"""The header section of a message, as far as a transfer agent reads it (RFC 5322 §2.2)."""
+
+from __future__ import annotations
+
+import re
+
+MAX_HEADER = 65_536
+"""Octets of a message that are looked at when searching its header section."""
+
+
+def header_end(data: bytes) -> int:
+    """Where the header section in ``data`` ends (after its empty line), or -1 when that is not there yet."""
+    if data.startswith(b"\r\n"):
+        return 2
+    end = data.find(b"\r\n\r\n")
+    return end + 4 if end >= 0 else -1
+
+
+def count_field(header: bytes, name: bytes) -> int:
+    """How many fields called ``name`` (any case) the header section has."""
+    lowered = b"\r\n" + header.lower()
+    return lowered.count(b"\r\n" + name.lower() + b":")
+
+
+def without_field(header: bytes, name: bytes) -> bytes:
+    """``header`` without the fields called ``name``, folded lines included."""
+    return re.sub(rb"(?im)^" + re.escape(name) + rb"[ \t]*:.*\r\n(?:[ \t].*\r\n)*", b"", header)
