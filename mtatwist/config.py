@@ -1,0 +1,449 @@
+"""The configuration: one TOML file in, frozen and checked values out, or everything that is wrong with it.
+
+:func:`load` is what there is to call. What can stand in the file is declared in :mod:`mtatwist.schema`, how
+values are written in :mod:`mtatwist.values`; here the file is read by the one with the help of the other, and
+what no single value can tell is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mtatwist import schema
+from mtatwist import values as v
+from mtatwist.schema import (
+    VALIDATOR_NAMES,
+    Auth,
+    ClientTimeouts,
+    Config,
+    Control,
+    Dns,
+    Health,
+    Key,
+    Ldap,
+    Limits,
+    Listen,
+    Lockout,
+    Log,
+    Metrics,
+    Relay,
+    Route,
+    Server,
+    Spool,
+    Table,
+    Timeouts,
+    Tls,
+    Token,
+    Validators,
+)
+from mtatwist.values import Rate, Secret
+
+__all__ = [
+    "VALIDATOR_NAMES",
+    "Auth",
+    "ClientTimeouts",
+    "Config",
+    "ConfigError",
+    "Control",
+    "Dns",
+    "Health",
+    "Ldap",
+    "Limits",
+    "Listen",
+    "Lockout",
+    "Log",
+    "Metrics",
+    "Problem",
+    "Rate",
+    "Relay",
+    "Route",
+    "Secret",
+    "Server",
+    "Spool",
+    "Timeouts",
+    "Tls",
+    "Token",
+    "Validators",
+    "load",
+]
+
+EMBEDDED_DATA_DIR = "mtatwist-data"
+# Our receiver may see an IPv4 client as ::ffff:192.0.2.1, so this network is all of IPv4.
+MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: in which file, at which key path ("" for the file as a whole), and why."""
+
+    file: str
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}: {self.reason}" if self.key else f"{self.file}: {self.reason}"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; ``problems`` says all that is wrong, ``str()`` one line each."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
+def load(
+    path: str | os.PathLike[str] | None,
+    *,
+    data_dir: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """Read a configuration file, or make the embedded set-up when ``path`` is ``None``.
+
+    :param data_dir: goes before the file's ``server.data_dir``; relative to the current directory.
+    :param environ: where ``env:NAME`` secrets are looked up.
+    :raises ConfigError: with all of the problems, also when the file cannot be read or is not TOML.
+    """
+    if path is None:
+        return _embedded(data_dir, environ)
+    file = os.fspath(path)
+    document, readable_by_others = _read(file)
+    if data_dir is not None:
+        server = document.setdefault("server", {})
+        if isinstance(server, dict):
+            server["data_dir"] = os.path.abspath(data_dir) if data_dir else data_dir
+    directory = os.path.dirname(os.path.abspath(file))
+    reader = _Reader(file, v.Context(directory=directory, environ=environ), readable_by_others)
+    config = reader.config(document)
+    return dataclasses.replace(config, source=file, warnings=tuple(reader.warnings))
+
+
+def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:
+    """Make the set-up that needs no file: mail for localhost, from here, into Maildirs."""
+    document = {
+        "server": {
+            "hostname": "localhost",
+            "data_dir": os.path.abspath(EMBEDDED_DATA_DIR if data_dir is None else data_dir)
+            if data_dir != ""
+            else "",
+        },
+        "listen": [{"endpoint": "tcp:2525:interface=127.0.0.1"}],
+        "relay": {"domains": ["localhost"], "networks": ["127.0.0.0/8", "::1/128"]},
+        "route": [{"domain": "localhost", "transport": "maildir", "next_hop": "maildir/{local}"}],
+    }
+    reader = _Reader("(no file)", v.Context(environ=environ), readable_by_others=False)
+    return dataclasses.replace(reader.config(document), embedded=True)
+
+
+def _read(file: str) -> tuple[dict[str, Any], bool]:
+    """Return the file's contents, and whether others than its owner may read it."""
+    try:
+        with open(file, "rb") as stream:
+            readable = bool(os.fstat(stream.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH))
+            content = stream.read()
+        return tomllib.loads(content.decode()), readable
+    except FileNotFoundError:
+        reason = "there is no such file: check the path given with --config"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        reason = (
+            f"is not UTF-8 text: save it as UTF-8 (the byte at offset {error.start} is the first wrong one)"
+        )
+    except RecursionError:
+        reason = "is not usable TOML: it is nested too deeply"
+    except ValueError as error:
+        # tomllib.TOMLDecodeError says the line and column; a NUL in the path also ends here.
+        words = str(error).encode("unicode_escape").decode()
+        reason = f"is not valid TOML: {words}"
+    raise ConfigError([Problem(file, "", reason)])
+
+
+class _Reader:
+    """Reads a document by the schema and notes every problem and warning on the way.
+
+    After a problem the value in question is ``None`` and its path is in ``bad``, so that further checks can go
+    on with what is good: :meth:`good` tells them.
+    """
+
+    def __init__(self, file: str, context: v.Context, readable_by_others: bool) -> None:
+        self.file = file
+        self.context = context
+        self.readable_by_others = readable_by_others
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self.bad: set[str] = set()
+
+    def config(self, document: Mapping[str, object]) -> Config:
+        """Return the whole configuration, or raise :class:`ConfigError`."""
+        config: Config = self.table(Config, document, "")
+        for check in _CHECKS:
+            check(config, self)
+        config = _with_next_hops(config, self)
+        if self.problems:
+            raise ConfigError(self.problems)
+        return config
+
+    def problem(self, path: str, reason: str) -> None:
+        """Note that the value at ``path`` is wrong."""
+        self.bad.add(path)
+        self.problems.append(Problem(self.file, path, reason))
+
+    def good(self, *paths: str) -> bool:
+        """Tell whether nothing is wrong at these paths or, of a list, in it."""
+        return not any(
+            bad == path or bad.startswith((f"{path}[", f"{path}.")) for bad in self.bad for path in paths
+        )
+
+    def table(self, cls: type[Any], raw: Mapping[str, object], path: str) -> Any:
+        """Read one table."""
+        known = schema.items(cls)
+        for name in raw:
+            if name not in known:
+                self.problem(_join(path, name), _unknown(cls, name, path))
+        values: dict[str, Any] = {}
+        for name, (attribute, item) in known.items():
+            where = _join(path, name)
+            if isinstance(item, Key):
+                values[attribute] = self.value(item, raw, name, where, values)
+            elif item.many:
+                values[attribute] = self.array(item, raw.get(name, []), where)
+            else:
+                values[attribute] = self.one(item, raw.get(name, {}), where)
+            if cls is Config and name == "server":
+                self._after_server(values["server"])
+        return cls(**values)
+
+    def _after_server(self, server: Server) -> None:
+        # The other tables' paths and the default postmaster hang on these two, so they have to be read first.
+        self.context = dataclasses.replace(
+            self.context, data_dir=server.data_dir or "", hostname=server.hostname or "localhost"
+        )
+
+    def one(self, item: Table, raw: object, path: str) -> Any:
+        """Read a table that can be there once."""
+        if not isinstance(raw, dict):
+            cure = (
+                f"write [{path}], once" if isinstance(raw, list) else f"write its keys below a line [{path}]"
+            )
+            self.problem(path, f"expected a table, but found {v.type_words(raw)}: {cure}")
+            raw = {}
+        return self.table(item.cls, raw, path)
+
+    def array(self, item: Table, raw: object, path: str) -> tuple[Any, ...]:
+        """Read an array of tables."""
+        if not isinstance(raw, list) or not all(isinstance(each, dict) for each in raw):
+            words = "a list of other things" if isinstance(raw, list) else v.type_words(raw)
+            cure = f"write [[{path}]], with two brackets on each side, before the keys of each"
+            self.problem(path, f"expected an array of tables, but found {words}: {cure}")
+            return ()
+        return tuple(self.table(item.cls, each, f"{path}[{index}]") for index, each in enumerate(raw))
+
+    def value(
+        self, key: Key, raw: Mapping[str, object], name: str, path: str, so_far: Mapping[str, Any]
+    ) -> Any:
+        """Read one key, or take its default."""
+        if name not in raw:
+            if key.default is schema.Required:
+                self.problem(path, f"is missing: write it, such as {name} = {key.example}")
+                return None
+            return key.default_value(so_far, self.context)
+        if not key.effect:
+            self.warnings.append(f"{path} has no effect yet; what it will be for: {key.doc}")
+        try:
+            value = key.kind.parse(raw[name], self.context)
+        except v.BadItems as error:
+            for index, reason in error.reasons:
+                self.problem(f"{path}[{index}]", reason)
+            return None
+        except ValueError as error:
+            self.problem(path, str(error))
+            return None
+        if isinstance(value, Secret) and value.literal and self.readable_by_others:
+            self.warnings.append(
+                f"{path} is a secret in a file that others can read: "
+                f'write "env:NAME" or "file:PATH" instead, or make the file readable by its owner only'
+            )
+        return value
+
+
+def _join(path: str, name: str) -> str:
+    bare = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    return (f"{path}." if path else "") + (name if bare else v.quoted(name))
+
+
+def _unknown(cls: type[Any], name: str, path: str) -> str:
+    """Say that a key is unknown, and which one may have been meant."""
+    known = schema.items(cls)
+    close = v.nearest(name, known)
+    if close:
+        return f"there is no such key; did you mean {v.quoted(close)}?"
+    elsewhere = {entry.path.rpartition(".")[2]: entry.path for entry in schema.walk()}
+    close = v.nearest(name, elsewhere)
+    if close and elsewhere[close] != path:
+        return f"there is no such key here; did you mean {v.quoted(elsewhere[close])}?"
+    return f"there is no such key; here can stand: {', '.join(known)}"
+
+
+# --- what no single value can tell --------------------------------------------------------------------------
+
+
+def _check_listen(config: Config, reader: _Reader) -> None:
+    seen: dict[str, int] = {}
+    if not config.listen and reader.good("listen"):
+        reader.problem(
+            "listen", 'no [[listen]]: nothing would receive mail; write one, with endpoint = "tcp:25"'
+        )
+    for index, listen in enumerate(config.listen):
+        path = f"listen[{index}]"
+        if reader.good(f"{path}.endpoint"):
+            first = seen.setdefault(listen.endpoint, index)
+            if first != index:
+                reader.problem(
+                    f"{path}.endpoint", f"listen[{first}] has the same endpoint: remove one of them"
+                )
+        without = config.tls.certificate is None and config.tls.private_key is None
+        if listen.tls in ("starttls", "implicit") and without and reader.good("tls"):
+            reader.problem(
+                f"{path}.tls",
+                f'"{listen.tls}" needs a certificate: write tls.certificate and tls.private_key, '
+                'or tls = "none" here',
+            )
+        if listen.role == "submission":
+            reader.warnings.append(
+                f'{path}.role is "submission", but authentication is not there yet: every MAIL on it gets 530'
+            )
+
+
+def _check_tls(config: Config, reader: _Reader) -> None:
+    if not reader.good("tls.certificate", "tls.private_key"):
+        return
+    for here, there in (("certificate", "private_key"), ("private_key", "certificate")):
+        if getattr(config.tls, here) is None and getattr(config.tls, there) is not None:
+            reader.problem(f"tls.{here}", f"is missing, but tls.{there} is there: write both or neither")
+
+
+def _check_relay(config: Config, reader: _Reader) -> None:
+    relay = config.relay
+    if reader.good("relay.networks"):
+        _check_networks(config, reader)
+    if reader.good("relay.retry", "relay.max_age") and relay.max_age < relay.retry[0]:
+        reader.problem(
+            "relay.max_age",
+            f'"{v.show_duration(relay.max_age)}" is shorter than the first wait of relay.retry, '
+            f'"{v.show_duration(relay.retry[0])}": nothing would be tried twice; write "5d" or so',
+        )
+
+
+def _check_networks(config: Config, reader: _Reader) -> None:
+    networks = config.relay.networks
+    whole = False
+    for index, network in enumerate(networks):
+        mapped = isinstance(network, ipaddress.IPv6Network) and MAPPED.subnet_of(network)
+        if network.prefixlen == 0 or mapped:
+            whole = True
+            reader.problem(
+                f"relay.networks[{index}]",
+                f'"{network}" is everybody, which makes an open relay: write the networks that are yours',
+            )
+    if not whole:
+        # Two halves of the internet are the internet, too.
+        four = ipaddress.collapse_addresses(
+            each for each in networks if isinstance(each, ipaddress.IPv4Network)
+        )
+        six = ipaddress.collapse_addresses(
+            each for each in networks if isinstance(each, ipaddress.IPv6Network)
+        )
+        if any(net.prefixlen == 0 for net in four) or any(net.prefixlen == 0 for net in six):
+            reader.problem(
+                "relay.networks",
+                "together these are everybody, which makes an open relay: write the networks that are yours",
+            )
+    onions = [index for index, each in enumerate(config.listen) if (each.endpoint or "").startswith("onion:")]
+    if onions and any(network.is_loopback for network in networks):
+        reader.warnings.append(
+            f"relay.networks has loopback addresses, and the clients of listen[{onions[0]}], an onion service, "
+            "come from such: all of them may relay"
+        )
+
+
+def _check_routes(config: Config, reader: _Reader) -> None:
+    seen: dict[str, int] = {}
+    for index, route in enumerate(config.routes):
+        path = f"route[{index}]"
+        if reader.good(f"{path}.domain"):
+            first = seen.setdefault(route.domain, index)
+            covering = next((earlier for earlier in seen if _covers(earlier, route.domain)), None)
+            if first != index:
+                reader.problem(f"{path}.domain", f"route[{first}] has the same domain: remove one of them")
+            elif covering is not None:
+                reader.warnings.append(
+                    f"{path} is never used: route[{seen[covering]}] comes first and takes all of its mail"
+                )
+        if route.transport == "lmtp":
+            reader.warnings.append(
+                f'{path}.transport "lmtp" is not available yet: mail for it waits in the queue'
+            )
+    if reader.good("route") and "*" not in seen:
+        reader.warnings.append(
+            'no [[route]] has the domain "*": mail for other domains waits in the queue until there is a route '
+            "for it (delivery by MX records comes next)"
+        )
+
+
+def _covers(pattern: str, domain: str) -> bool:
+    """Tell whether an earlier route's pattern leaves nothing for another one."""
+    if pattern == domain:
+        return False
+    return pattern == "*" or (pattern.startswith("*.") and domain.endswith(pattern[1:]))
+
+
+def _check_validators(config: Config, reader: _Reader) -> None:
+    if not reader.good("validators.order"):
+        return
+    order = config.validators.order
+    if "relay" not in order:
+        reader.problem("validators.order", 'lacks "relay", which makes an open relay: add "relay"')
+    for index, name in enumerate(order):
+        if name in order[:index]:
+            reader.problem(f"validators.order[{index}]", f'"{name}" is in the list twice: remove one of them')
+
+
+def _check_dns(config: Config, reader: _Reader) -> None:
+    if reader.good("dns") and config.dns.minimum_ttl > config.dns.maximum_ttl:
+        reader.problem("dns.minimum_ttl", "is longer than dns.maximum_ttl: make it the shorter of the two")
+
+
+_CHECKS: Sequence[Callable[[Config, _Reader], None]] = (
+    _check_listen,
+    _check_tls,
+    _check_relay,
+    _check_routes,
+    _check_validators,
+    _check_dns,
+)
+
+
+def _with_next_hops(config: Config, reader: _Reader) -> Config:
+    """Return the configuration with next hops in the normal form of their transports."""
+    routes = []
+    for index, route in enumerate(config.routes):
+        path = f"route[{index}]"
+        if reader.good(f"{path}.transport", f"{path}.next_hop"):
+            try:
+                next_hop = v.parse_next_hop(route.next_hop, route.transport, config.server.data_dir or "")
+                route = dataclasses.replace(route, next_hop=next_hop)
+            except ValueError as error:
+                reader.problem(f"{path}.next_hop", str(error))
+        routes.append(route)
+    return dataclasses.replace(config, routes=tuple(routes))
