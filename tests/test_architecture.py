@@ -18,13 +18,13 @@ FLOORS = (
     ("tap",),
     ("receive", "relay", "control", "health", "metrics.push"),
     ("validators", "auth", "spool", "transports", "tls", "dns"),
-    ("store", "envelope", "interfaces", "log", "metrics.instruments"),
+    ("store", "envelope", "transaction", "interfaces", "log", "metrics.instruments"),
     ("smtp",),
 )
-SHARED = ("envelope", "interfaces", "log", "metrics.instruments")
+SHARED = ("envelope", "transaction", "interfaces", "log", "metrics.instruments")
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
-CONFIGURATION = ("config", "schema", "values")
+CONFIGURATION = ("config", "describe", "schema", "values")
 READERS = ("tap", "control.cli")
 
 LONGEST = 350

@@ -78,7 +78,7 @@ def sh(directory: Path, command: str) -> str:
 @contextmanager
 def running(directory: Path, command: str, address: tuple[str, int], seconds: float) -> Iterator[None]:
     """``command`` in the background, once it answers at ``address``; at the end it is stopped as Ctrl-C would."""
-    untillambda: 120, (not answers(address), f"another program sits at {address}")
+    until(120, lambda: not answers(address), f"another program sits at {address}")
     log = directory / f"log.{address[1]}"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -143,7 +143,7 @@ def test_every_file_that_is_named_exists() -> None:
 def test_the_tour_shows_the_message(installed: Path) -> None:
     send, show = BLOCKS["tour"].splitlines()
     sh(installed, send)
-    untillambda: 10, (any(installed.glob("mtatwist-data/maildir/anybody/new/*")), "no message came")
+    until(10, lambda: any(installed.glob("mtatwist-data/maildir/anybody/new/*")), "no message came")
     shown = sh(installed, show)
     assert "Subject: Hello" in shown
     assert "It works." in shown
