@@ -8,16 +8,14 @@ what no single value can tell is checked.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtatwist import schema
-from mtatwist import values as v
 from mtatwist.schema import (
     VALIDATOR_NAMES,
     Auth,
@@ -26,7 +24,6 @@ from mtatwist.schema import (
     Control,
     Dns,
     Health,
-    Key,
     Ldap,
     Limits,
     Listen,
@@ -37,13 +34,16 @@ from mtatwist.schema import (
     Route,
     Server,
     Spool,
-    Table,
     Timeouts,
     Tls,
     Token,
     Validators,
+    checks,
 )
-from mtatwist.values import Rate, Secret
+from mtatwist.schema.declare import Key, Required, Table
+from mtatwist.values import base as v
+from mtatwist.values.numbers import Rate
+from mtatwist.values.strings import Secret
 
 __all__ = [
     "VALIDATOR_NAMES",
@@ -75,8 +75,6 @@ __all__ = [
 ]
 
 EMBEDDED_DATA_DIR = "mtatwist-data"
-# Our receiver may see an IPv4 client as ::ffff:192.0.2.1, so this network is all of IPv4.
-MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,8 +170,8 @@ def _read(file: str) -> tuple[dict[str, Any], bool]:
 class _Reader:
     """Reads a document by the schema and notes every problem and warning on the way.
 
-    After a problem the value in question is ``None`` and its path is in ``bad``, so that further checks can go
-    on with what is good: :meth:`good` tells them.
+    After a problem the value in question is ``None`` and its path is in ``bad``, so that further checks can
+    go on with what is good: :meth:`good` tells them.
     """
 
     def __init__(self, file: str, context: v.Context, readable_by_others: bool) -> None:
@@ -187,9 +185,9 @@ class _Reader:
     def config(self, document: Mapping[str, object]) -> Config:
         """Return the whole configuration, or raise :class:`ConfigError`."""
         config: Config = self.table(Config, document, "")
-        for check in _CHECKS:
+        for check in checks.CHECKS:
             check(config, self)
-        config = _with_next_hops(config, self)
+        config = checks.with_next_hops(config, self)
         if self.problems:
             raise ConfigError(self.problems)
         return config
@@ -254,7 +252,7 @@ class _Reader:
     ) -> Any:
         """Read one key, or take its default."""
         if name not in raw:
-            if key.default is schema.Required:
+            if key.default is Required:
                 self.problem(path, f"is missing: write it, such as {name} = {key.example}")
                 return None
             return key.default_value(so_far, self.context)
@@ -293,157 +291,3 @@ def _unknown(cls: type[Any], name: str, path: str) -> str:
     if close and elsewhere[close] != path:
         return f"there is no such key here; did you mean {v.quoted(elsewhere[close])}?"
     return f"there is no such key; here can stand: {', '.join(known)}"
-
-
-# --- what no single value can tell --------------------------------------------------------------------------
-
-
-def _check_listen(config: Config, reader: _Reader) -> None:
-    seen: dict[str, int] = {}
-    if not config.listen and reader.good("listen"):
-        reader.problem(
-            "listen", 'no [[listen]]: nothing would receive mail; write one, with endpoint = "tcp:25"'
-        )
-    for index, listen in enumerate(config.listen):
-        path = f"listen[{index}]"
-        if reader.good(f"{path}.endpoint"):
-            first = seen.setdefault(listen.endpoint, index)
-            if first != index:
-                reader.problem(
-                    f"{path}.endpoint", f"listen[{first}] has the same endpoint: remove one of them"
-                )
-        without = config.tls.certificate is None and config.tls.private_key is None
-        if listen.tls in ("starttls", "implicit") and without and reader.good("tls"):
-            reader.problem(
-                f"{path}.tls",
-                f'"{listen.tls}" needs a certificate: write tls.certificate and tls.private_key, '
-                'or tls = "none" here',
-            )
-        if listen.role == "submission":
-            reader.warnings.append(
-                f'{path}.role is "submission", but authentication is not there yet: every MAIL on it gets 530'
-            )
-
-
-def _check_tls(config: Config, reader: _Reader) -> None:
-    if not reader.good("tls.certificate", "tls.private_key"):
-        return
-    for here, there in (("certificate", "private_key"), ("private_key", "certificate")):
-        if getattr(config.tls, here) is None and getattr(config.tls, there) is not None:
-            reader.problem(f"tls.{here}", f"is missing, but tls.{there} is there: write both or neither")
-
-
-def _check_relay(config: Config, reader: _Reader) -> None:
-    relay = config.relay
-    if reader.good("relay.networks"):
-        _check_networks(config, reader)
-    if reader.good("relay.retry", "relay.max_age") and relay.max_age < relay.retry[0]:
-        reader.problem(
-            "relay.max_age",
-            f'"{v.show_duration(relay.max_age)}" is shorter than the first wait of relay.retry, '
-            f'"{v.show_duration(relay.retry[0])}": nothing would be tried twice; write "5d" or so',
-        )
-
-
-def _check_networks(config: Config, reader: _Reader) -> None:
-    networks = config.relay.networks
-    whole = False
-    for index, network in enumerate(networks):
-        mapped = isinstance(network, ipaddress.IPv6Network) and MAPPED.subnet_of(network)
-        if network.prefixlen == 0 or mapped:
-            whole = True
-            reader.problem(
-                f"relay.networks[{index}]",
-                f'"{network}" is everybody, which makes an open relay: write the networks that are yours',
-            )
-    if not whole:
-        # Two halves of the internet are the internet, too.
-        four = ipaddress.collapse_addresses(
-            each for each in networks if isinstance(each, ipaddress.IPv4Network)
-        )
-        six = ipaddress.collapse_addresses(
-            each for each in networks if isinstance(each, ipaddress.IPv6Network)
-        )
-        if any(net.prefixlen == 0 for net in four) or any(net.prefixlen == 0 for net in six):
-            reader.problem(
-                "relay.networks",
-                "together these are everybody, which makes an open relay: write the networks that are yours",
-            )
-    onions = [index for index, each in enumerate(config.listen) if (each.endpoint or "").startswith("onion:")]
-    if onions and any(network.is_loopback for network in networks):
-        reader.warnings.append(
-            f"relay.networks has loopback addresses, and the clients of listen[{onions[0]}], an onion service, "
-            "come from such: all of them may relay"
-        )
-
-
-def _check_routes(config: Config, reader: _Reader) -> None:
-    seen: dict[str, int] = {}
-    for index, route in enumerate(config.routes):
-        path = f"route[{index}]"
-        if reader.good(f"{path}.domain"):
-            first = seen.setdefault(route.domain, index)
-            covering = next((earlier for earlier in seen if _covers(earlier, route.domain)), None)
-            if first != index:
-                reader.problem(f"{path}.domain", f"route[{first}] has the same domain: remove one of them")
-            elif covering is not None:
-                reader.warnings.append(
-                    f"{path} is never used: route[{seen[covering]}] comes first and takes all of its mail"
-                )
-        if route.transport == "lmtp":
-            reader.warnings.append(
-                f'{path}.transport "lmtp" is not available yet: mail for it waits in the queue'
-            )
-    if reader.good("route") and "*" not in seen:
-        reader.warnings.append(
-            'no [[route]] has the domain "*": mail for other domains waits in the queue until there is a route '
-            "for it (delivery by MX records comes next)"
-        )
-
-
-def _covers(pattern: str, domain: str) -> bool:
-    """Tell whether an earlier route's pattern leaves nothing for another one."""
-    if pattern == domain:
-        return False
-    return pattern == "*" or (pattern.startswith("*.") and domain.endswith(pattern[1:]))
-
-
-def _check_validators(config: Config, reader: _Reader) -> None:
-    if not reader.good("validators.order"):
-        return
-    order = config.validators.order
-    if "relay" not in order:
-        reader.problem("validators.order", 'lacks "relay", which makes an open relay: add "relay"')
-    for index, name in enumerate(order):
-        if name in order[:index]:
-            reader.problem(f"validators.order[{index}]", f'"{name}" is in the list twice: remove one of them')
-
-
-def _check_dns(config: Config, reader: _Reader) -> None:
-    if reader.good("dns") and config.dns.minimum_ttl > config.dns.maximum_ttl:
-        reader.problem("dns.minimum_ttl", "is longer than dns.maximum_ttl: make it the shorter of the two")
-
-
-_CHECKS: Sequence[Callable[[Config, _Reader], None]] = (
-    _check_listen,
-    _check_tls,
-    _check_relay,
-    _check_routes,
-    _check_validators,
-    _check_dns,
-)
-
-
-def _with_next_hops(config: Config, reader: _Reader) -> Config:
-    """Return the configuration with next hops in the normal form of their transports."""
-    routes = []
-    for index, route in enumerate(config.routes):
-        path = f"route[{index}]"
-        if reader.good(f"{path}.transport", f"{path}.next_hop"):
-            try:
-                next_hop = v.parse_next_hop(route.next_hop, route.transport, config.server.data_dir or "")
-                route = dataclasses.replace(route, next_hop=next_hop)
-            except ValueError as error:
-                reader.problem(f"{path}.next_hop", str(error))
-        routes.append(route)
-    return dataclasses.replace(config, routes=tuple(routes))

@@ -1,0 +1,165 @@
+"""mtactl, the administrator's command.
+
+Exit codes: 0 for success, 2 for wrong usage of the command, 78 (EX_CONFIG) for a wrong configuration. What
+was asked for goes to standard output, warnings and errors to standard error; with ``--json`` all that there is to
+say about a configuration goes to standard output, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from mtatwist import __version__
+from mtatwist import describe as text
+from mtatwist.config import ConfigError, load
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass(slots=True)
+class Session:
+    """The options before the verb.
+
+    :ivar socket: the control socket; ``None`` for the default one.
+    :ivar token: what authenticates to it.
+    :ivar json: whether output is one JSON object a line.
+    """
+
+    socket: str | None = None
+    token: str | None = dataclasses.field(default=None, repr=False)
+    json: bool = False
+
+
+def _say(value: object, *, err: bool = False) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False), err=err)
+
+
+def _json_after_the_verb(context: click.Context, _: click.Parameter, value: bool) -> None:
+    # The contract has --json before the verb; whoever writes it behind means the same.
+    if value:
+        context.ensure_object(Session).json = True
+
+
+def json_option(function: F) -> F:
+    """Accept ``--json`` after the verb too."""
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_json_after_the_verb,
+        help="Print JSON objects, one a line.",
+    )(function)
+
+
+@click.group(name="mtactl", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--socket",
+    metavar="PATH",
+    envvar="MTACTL_SOCKET",
+    show_envvar=True,
+    help="The server's control socket. Not used yet: no verb talks to a running server so far.",
+)
+@click.option(
+    "--token",
+    envvar="MTACTL_TOKEN",
+    show_envvar=True,
+    help="The token for the control socket. Not used yet. Rather set the variable: others can see arguments.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+@click.version_option(__version__, prog_name="mtactl")
+@click.pass_context
+def main(context: click.Context, socket: str | None, token: str | None, as_json: bool) -> None:
+    """Administer the mtatwist mail server."""
+    context.obj = Session(socket=socket, token=token, json=as_json)
+
+
+@main.group()
+def config() -> None:
+    """Check, show and describe the configuration."""
+
+
+def _refuse(context: click.Context, error: ConfigError) -> None:
+    """Print all the problems, and end with EX_CONFIG."""
+    for problem in error.problems:
+        if context.ensure_object(Session).json:
+            _say({"level": "error", "file": problem.file, "key": problem.key, "reason": problem.reason})
+        else:
+            click.echo(str(problem), err=True)
+    context.exit(os.EX_CONFIG)
+
+
+@config.command()
+@click.argument("file", type=click.Path())
+@json_option
+@click.pass_context
+def check(context: click.Context, file: str) -> None:
+    """Say everything that is wrong with FILE, without touching a running server.
+
+    Secrets are looked up, so run it as the user the server runs as, with the same environment. The exit code
+    is 78 when something is wrong.
+    """
+    try:
+        warnings = load(file).warnings
+    except ConfigError as error:
+        _refuse(context, error)
+        return
+    as_json = context.ensure_object(Session).json
+    for warning in warnings:
+        if as_json:
+            _say({"level": "warning", "file": file, "reason": warning})
+        else:
+            click.echo(f"{file}: warning: {warning}", err=True)
+    if as_json:
+        _say({"level": "ok", "file": file, "warnings": len(warnings)})
+    else:
+        click.echo(f"{file}: ok")
+
+
+@config.command()
+@click.argument("file", type=click.Path(), required=False)
+@json_option
+@click.pass_context
+def show(context: click.Context, file: str | None) -> None:
+    """Print the effective values of FILE, or of the embedded set-up that runs without one."""
+    try:
+        loaded = load(file)
+    except ConfigError as error:
+        _refuse(context, error)
+        return
+    if context.ensure_object(Session).json:
+        _say(text.effective(loaded))
+    else:
+        click.echo(text.effective_toml(loaded), nl=False)
+
+
+@config.command()
+@click.argument("key_prefix", required=False, default="")
+@click.option("--rst", "form", flag_value="rst", help="Print docs/configuration.rst.")
+@click.option("--toml", "form", flag_value="toml", help="Print conf/mtatwist.toml.")
+@json_option
+@click.pass_context
+def describe(context: click.Context, key_prefix: str, form: str | None) -> None:
+    """Print every key, or those at and below KEY_PREFIX: type, default and meaning."""
+    if form is not None:
+        if key_prefix:
+            raise click.UsageError(f"--{form} prints the whole file: leave out {key_prefix!r}.")
+        click.echo(text.rst() if form == "rst" else text.commented_toml(), nl=False)
+        return
+    entries = text.select(key_prefix)
+    if not entries:
+        raise click.UsageError(f'There is no key {key_prefix!r}: "mtactl config describe" prints them all.')
+    if context.ensure_object(Session).json:
+        for entry in entries:
+            _say(text.as_object(entry))
+    else:
+        click.echo("\n\n".join(text.plain(entry) for entry in entries))
+
+
+if __name__ == "__main__":
+    main(prog_name="mtactl")

@@ -1,0 +1,178 @@
+"""What no single value can tell: checks that look at several keys at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mtatwist.schema import Config
+from mtatwist.values.names import parse_next_hop
+from mtatwist.values.numbers import show_duration
+
+# A server may see an IPv4 client as ::ffff:192.0.2.1, so this network is all of IPv4.
+MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+class Report(Protocol):
+    """Where checks say what they find. What is wrong already is ``None`` in what they look at."""
+
+    warnings: list[str]
+
+    def problem(self, path: str, reason: str) -> None:
+        """Note that the value at ``path`` is wrong."""
+
+    def good(self, *paths: str) -> bool:
+        """Tell whether nothing is wrong so far at these paths or, of a list or table, in it."""
+
+
+def _check_listen(config: Config, report: Report) -> None:
+    seen: dict[str, int] = {}
+    if not config.listen and report.good("listen"):
+        report.problem(
+            "listen", 'no [[listen]]: nothing would receive mail; write one, with endpoint = "tcp:25"'
+        )
+    for index, listen in enumerate(config.listen):
+        path = f"listen[{index}]"
+        if report.good(f"{path}.endpoint"):
+            first = seen.setdefault(listen.endpoint, index)
+            if first != index:
+                report.problem(
+                    f"{path}.endpoint", f"listen[{first}] has the same endpoint: remove one of them"
+                )
+        without = config.tls.certificate is None and config.tls.private_key is None
+        if listen.tls in ("starttls", "implicit") and without and report.good("tls"):
+            report.problem(
+                f"{path}.tls",
+                f'"{listen.tls}" needs a certificate: write tls.certificate and tls.private_key, '
+                'or tls = "none" here',
+            )
+        if listen.role == "submission":
+            report.warnings.append(
+                f'{path}.role is "submission", but authentication is not there yet: every MAIL on it gets 530'
+            )
+
+
+def _check_tls(config: Config, report: Report) -> None:
+    if not report.good("tls.certificate", "tls.private_key"):
+        return
+    for here, there in (("certificate", "private_key"), ("private_key", "certificate")):
+        if getattr(config.tls, here) is None and getattr(config.tls, there) is not None:
+            report.problem(f"tls.{here}", f"is missing, but tls.{there} is there: write both or neither")
+
+
+def _check_relay(config: Config, report: Report) -> None:
+    relay = config.relay
+    if report.good("relay.networks"):
+        _check_networks(config, report)
+    if report.good("relay.retry", "relay.max_age") and relay.max_age < relay.retry[0]:
+        report.problem(
+            "relay.max_age",
+            f'"{show_duration(relay.max_age)}" is shorter than the first wait of relay.retry, '
+            f'"{show_duration(relay.retry[0])}": nothing would be tried twice; write "5d" or so',
+        )
+
+
+def _check_networks(config: Config, report: Report) -> None:
+    networks = config.relay.networks
+    whole = False
+    for index, network in enumerate(networks):
+        mapped = isinstance(network, ipaddress.IPv6Network) and MAPPED.subnet_of(network)
+        if network.prefixlen == 0 or mapped:
+            whole = True
+            report.problem(
+                f"relay.networks[{index}]",
+                f'"{network}" is everybody, which makes an open relay: write the networks that are yours',
+            )
+    if not whole:
+        # Two halves of the internet are the internet, too.
+        four = ipaddress.collapse_addresses(
+            each for each in networks if isinstance(each, ipaddress.IPv4Network)
+        )
+        six = ipaddress.collapse_addresses(
+            each for each in networks if isinstance(each, ipaddress.IPv6Network)
+        )
+        if any(net.prefixlen == 0 for net in four) or any(net.prefixlen == 0 for net in six):
+            report.problem(
+                "relay.networks",
+                "together these are everybody, which makes an open relay: write the networks that are yours",
+            )
+    onions = [index for index, each in enumerate(config.listen) if (each.endpoint or "").startswith("onion:")]
+    if onions and any(network.is_loopback for network in networks):
+        report.warnings.append(
+            f"relay.networks has loopback addresses, and the clients of listen[{onions[0]}], an onion "
+            "service, come from such: all of them may relay"
+        )
+
+
+def _check_routes(config: Config, report: Report) -> None:
+    seen: dict[str, int] = {}
+    for index, route in enumerate(config.routes):
+        path = f"route[{index}]"
+        if report.good(f"{path}.domain"):
+            first = seen.setdefault(route.domain, index)
+            covering = next((earlier for earlier in seen if _covers(earlier, route.domain)), None)
+            if first != index:
+                report.problem(f"{path}.domain", f"route[{first}] has the same domain: remove one of them")
+            elif covering is not None:
+                report.warnings.append(
+                    f"{path} is never used: route[{seen[covering]}] comes first and takes all of its mail"
+                )
+        if route.transport == "lmtp":
+            report.warnings.append(
+                f'{path}.transport "lmtp" is not available yet: mail for it waits in the queue'
+            )
+    if report.good("route") and "*" not in seen:
+        report.warnings.append(
+            'no [[route]] has the domain "*": mail for other domains waits in the queue until there is a '
+            "route for it (delivery by MX records comes next)"
+        )
+
+
+def _covers(pattern: str, domain: str) -> bool:
+    """Tell whether an earlier route's pattern leaves nothing for another one."""
+    if pattern == domain:
+        return False
+    return pattern == "*" or (pattern.startswith("*.") and domain.endswith(pattern[1:]))
+
+
+def _check_validators(config: Config, report: Report) -> None:
+    if not report.good("validators.order"):
+        return
+    order = config.validators.order
+    if "relay" not in order:
+        report.problem("validators.order", 'lacks "relay", which makes an open relay: add "relay"')
+    for index, name in enumerate(order):
+        if name in order[:index]:
+            report.problem(f"validators.order[{index}]", f'"{name}" is in the list twice: remove one of them')
+
+
+def _check_dns(config: Config, report: Report) -> None:
+    if report.good("dns") and config.dns.minimum_ttl > config.dns.maximum_ttl:
+        report.problem("dns.minimum_ttl", "is longer than dns.maximum_ttl: make it the shorter of the two")
+
+
+CHECKS: Sequence[Callable[[Config, Report], None]] = (
+    _check_listen,
+    _check_tls,
+    _check_relay,
+    _check_routes,
+    _check_validators,
+    _check_dns,
+)
+
+
+def with_next_hops(config: Config, report: Report) -> Config:
+    """Return the configuration with next hops in the normal form of their transports."""
+    routes = []
+    for index, route in enumerate(config.routes):
+        path = f"route[{index}]"
+        if report.good(f"{path}.transport", f"{path}.next_hop"):
+            try:
+                next_hop = parse_next_hop(route.next_hop, route.transport, config.server.data_dir or "")
+                route = dataclasses.replace(route, next_hop=next_hop)
+            except ValueError as error:
+                report.problem(f"{path}.next_hop", str(error))
+        routes.append(route)
+    return dataclasses.replace(config, routes=tuple(routes))

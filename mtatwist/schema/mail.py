@@ -1,0 +1,264 @@
+"""The tables about mail itself: what is received, how, and where it goes."""
+
+# The calls in the class bodies declare dataclass fields; none of them makes a shared value.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from mtatwist.schema.declare import computed, key, optional, required, table
+from mtatwist.values import kinds as v
+from mtatwist.values.base import Context
+from mtatwist.values.names import Network, parse_domain, parse_host_port
+
+VALIDATOR_NAMES = ("parameters", "size", "relay", "loop")
+
+
+def local_hostname() -> str:
+    """Return this machine's own name, without asking the DNS, which may be slow, down or wrong."""
+    try:
+        return parse_domain(socket.gethostname())
+    except ValueError:
+        return "localhost"
+
+
+def _default_postmaster(so_far: Mapping[str, Any], context: Context) -> str:
+    domains = so_far.get("domains") or (context.hostname,)
+    return f"postmaster@{domains[0]}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Who this server is, and where it keeps what it must not lose."""
+
+    hostname: str = computed(
+        v.DOMAIN,
+        "the machine's own name",
+        lambda so_far, context: local_hostname(),
+        "The name this server gives itself: in its greeting, in EHLO and in Received fields. It should be "
+        "the name that the DNS has for the server's address. The default is asked of the machine, never of "
+        "the DNS.",
+        example='"mx.example.org"',
+    )
+    data_dir: str = key(
+        v.PATH,
+        "mtatwist-data",
+        "The directory for the spool, certificates and users. It must be on a local disk, and belongs to "
+        'one server process at a time. "--data-dir" on the command line goes before it.',
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where mail comes in: one table for each listener. At least one is needed."""
+
+    endpoint: str = required(
+        v.ENDPOINT, "What to listen on. Two listeners cannot have the same endpoint.", example='"tcp:25"'
+    )
+    role: str = key(
+        v.choice("mx", "submission"),
+        "mx",
+        '"mx" takes mail from other servers, "submission" from people, who have to authenticate. '
+        'Authentication is not there yet, so a "submission" listener refuses every MAIL with 530.',
+    )
+    tls: str = key(
+        v.choice("none", "starttls", "implicit"),
+        "none",
+        '"starttls" offers STARTTLS, "implicit" starts with the handshake, "none" does neither. The first '
+        'two need "tls.certificate" and "tls.private_key".',
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """What this server shows to clients that use TLS."""
+
+    certificate: str | None = optional(
+        v.PATH,
+        "The certificate, then its intermediate certificates, in PEM. Given together with the private key "
+        "or not at all.",
+        example='"/etc/ssl/mx.pem"',
+    )
+    private_key: str | None = optional(
+        v.PATH, "The certificate's private key, in PEM.", example='"/etc/ssl/mx.key"'
+    )
+    minimum: str = key(v.choice("1.2", "1.3"), "1.2", "The oldest TLS version that is accepted.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """What mail is accepted, and how long delivery is tried."""
+
+    networks: tuple[Network, ...] = key(
+        v.list_of(v.NETWORK),
+        [],
+        "Clients in these networks may send to any domain without authentication. Everybody in them can "
+        'use this server, so all of the internet is refused here. Do not list "127.0.0.0/8" if an onion '
+        "service or a proxy connects from there.",
+        example='["127.0.0.0/8", "::1/128"]',
+    )
+    domains: tuple[str, ...] = key(
+        v.list_of(v.DOMAIN),
+        [],
+        "Mail for these domains is accepted from everyone.",
+        example='["example.org"]',
+    )
+    postmaster: str = computed(
+        v.ADDRESS,
+        'postmaster at the first of "relay.domains", else at "server.hostname"',
+        _default_postmaster,
+        'Who gets mail for "postmaster" without a domain and for postmaster at every domain of '
+        '"relay.domains".',
+    )
+    recipient_delimiter: str = key(
+        v.DELIMITER,
+        "+",
+        'What divides a user\'s name from a detail, as in "user+detail@example.org"; "" for nothing.',
+        effect=False,
+    )
+    retry: tuple[float, ...] = key(
+        v.RETRY,
+        "1m, 5m, 15m, 1h*4, 4h*12",
+        'How long to wait after each failed attempt; the last wait repeats until "relay.max_age".',
+    )
+    max_age: float = key(
+        v.DURATION, "5d", "How long delivery is tried before the message goes back to its sender."
+    )
+    warn_after: float = key(v.DURATION, "4h", "When the sender is told that delivery is late.", effect=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where mail goes: the first table whose domain matches the recipient's decides.
+
+    Mail for other domains waits in the queue until there is a route for it.
+    """
+
+    domain: str = required(
+        v.ROUTE_DOMAIN,
+        'Which recipients: "example.org" for that domain, "*.example.org" for its subdomains, "*" for all.',
+    )
+    transport: str = required(
+        v.choice("smtp", "lmtp", "maildir"),
+        '"smtp" sends to another mail server, "maildir" stores in a directory, "lmtp" hands to a mail '
+        "store (not available yet).",
+    )
+    next_hop: str = required(
+        v.text('"smart.example.net:25"'),
+        'For "smtp" and "lmtp": "host:port", "[v6]:port" or "unix:/path"; without a port it is 25 for '
+        '"smtp" and 24 for "lmtp". For "maildir": the directory, in which "{local}" and "{domain}" stand '
+        'for those of the recipient; a relative one starts at "server.data_dir".',
+    )
+    tls: str = key(
+        v.choice("none", "may", "require", "verify"),
+        "may",
+        '"may" uses TLS when the next hop offers it, "require" insists on it, "verify" insists on a valid '
+        'certificate too, "none" never uses it.',
+    )
+    connections: int = key(v.integer(1), 20, "The most connections at the same time to this next hop.")
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and port of the next hop, or ``None`` when it is a UNIX socket or a directory."""
+        return None if self.path is not None else parse_host_port(self.next_hop, 25)
+
+    @property
+    def path(self) -> str | None:
+        """The UNIX socket, or the Maildir with its placeholders; ``None`` for a host and port."""
+        if self.transport == "maildir":
+            return self.next_hop
+        return self.next_hop.removeprefix("unix:") if self.next_hop.startswith("unix:") else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one client, or all of them, can ask for."""
+
+    message_size: int = key(v.SIZE, "25MiB", "The largest message that is accepted; larger ones get 552.")
+    recipients: int = key(v.integer(1), 100, "The most recipients of one message; further ones get 452.")
+    connections: int = key(v.integer(1), 1000, "The most connections at the same time; further ones get 421.")
+    connections_per_address: int = key(
+        v.integer(1), 50, "The most connections at the same time from one address; further ones get 421."
+    )
+    hops: int = key(
+        v.integer(1),
+        50,
+        "The most Received fields a message can have: with more it is in a loop, and gets 554.",
+    )
+    errors: int = key(v.integer(1), 20, "How many refused commands end a session with 421.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTimeouts:
+    """How long to wait for other servers when delivering. The defaults are those of RFC 5321.
+
+    Shorter times after the end of data make duplicates: the other side may have the message already.
+    """
+
+    connect: float = key(v.DURATION, "30s", "For a connection.")
+    greeting: float = key(v.DURATION, "5m", "For the greeting.")
+    ehlo: float = key(v.DURATION, "5m", "For the reply to EHLO.")
+    mail: float = key(v.DURATION, "5m", "For the reply to MAIL.")
+    rcpt: float = key(v.DURATION, "5m", "For the reply to RCPT.")
+    data_init: float = key(v.DURATION, "2m", "For the reply to DATA.")
+    data_block: float = key(v.DURATION, "3m", "For the other side to take a piece of the message.")
+    data_done: float = key(v.DURATION, "10m", "For the reply to the end of the message.")
+    quit: float = key(v.DURATION, "10s", "For the reply to QUIT; then the connection is cut.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long to wait for clients."""
+
+    command: float = key(v.DURATION, "5m", "For the next command.")
+    data_init: float = key(v.DURATION, "2m", "For the first byte of a message, after the 354.")
+    data_block: float = key(v.DURATION, "3m", "For the next piece of a message.")
+    data_done: float = key(v.DURATION, "10m", "For this server to store a message, before it says 451.")
+    session: float = key(
+        v.DURATION, "30m", "For a whole session. It is checked between transactions, never inside a message."
+    )
+    shutdown: float = key(
+        v.DURATION_OR_ZERO,
+        "10s",
+        "For open transactions to end when the server is told to stop; then they are cut.",
+    )
+    client: ClientTimeouts = table(ClientTimeouts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Validators:
+    """What is asked about each sender and recipient."""
+
+    order: tuple[str, ...] = key(
+        v.list_of(v.choice(*VALIDATOR_NAMES)),
+        list(VALIDATOR_NAMES),
+        'The validators, in the order they are asked. "relay" cannot be left out: it keeps this server '
+        "from being an open relay.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """The storage for messages on their way."""
+
+    minimum_free: int = key(
+        v.SIZE,
+        "100MiB",
+        'Mail is refused with 452 while the disk of "server.data_dir" has less room than this.',
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What the server says about its work."""
+
+    format: str = key(
+        v.choice("auto", "json", "text"),
+        "auto",
+        '"text" is for people, "json" is one JSON object a line, "auto" is text on a terminal and JSON '
+        "otherwise.",
+    )

@@ -1,0 +1,149 @@
+"""The tables about what stands around the mail: users, administration, metrics, health and the DNS."""
+
+# The calls in the class bodies declare dataclass fields; none of them makes a shared value.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtatwist.schema.declare import key, optional, required, table, tables
+from mtatwist.values import kinds as v
+from mtatwist.values.strings import Secret
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ldap:
+    """The directory that knows the users, when "auth.backend" is "ldap"."""
+
+    uris: tuple[str, ...] = key(
+        v.list_of(v.url('"ldap://ldap.example.org"', "ldap", "ldaps")),
+        [],
+        "The directory's servers, in the order they are tried.",
+        effect=False,
+    )
+    start_tls: bool = key(
+        v.BOOLEAN, True, "Whether to start TLS on ldap:// connections before any password.", effect=False
+    )
+    ca_file: str | None = optional(
+        v.PATH,
+        "The certificate authorities that sign the directory's certificate, in PEM; without it, the "
+        "system's.",
+        effect=False,
+        example='"/etc/ssl/ca.pem"',
+    )
+    bind_dn: str | None = optional(
+        v.text('"cn=mta,dc=example,dc=org"'),
+        "Who to search the directory as; without it, anonymously.",
+        effect=False,
+    )
+    bind_password: Secret | None = optional(
+        v.SECRET, 'The password of "bind_dn".', effect=False, example='"file:/run/secrets/ldap"'
+    )
+    base_dn: str | None = optional(
+        v.text('"ou=people,dc=example,dc=org"'), "Below which entry the users are.", effect=False
+    )
+    user_filter: str = key(
+        v.text('"(uid={user})"', must_contain="{user}"),
+        "(&(objectClass=inetOrgPerson)(uid={user}))",
+        'The search that finds a user; "{user}" stands for the name given, with special characters escaped.',
+        effect=False,
+    )
+    address_attributes: tuple[str, ...] = key(
+        v.list_of(v.text('"mail"')),
+        ["mail"],
+        "Which attributes hold the addresses that the user may send as.",
+        effect=False,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Lockout:
+    """When guessing passwords is stopped."""
+
+    threshold: int = key(v.integer(1), 5, "How many wrong passwords lock an account.", effect=False)
+    window: float = key(v.DURATION, "15m", "In what time these are counted.", effect=False)
+    duration: float = key(v.DURATION, "30m", "How long the account stays locked.", effect=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Who may send mail through this server, after authentication."""
+
+    backend: str = key(
+        v.choice("ldap", "file"), "file", "Where users and passwords are looked up.", effect=False
+    )
+    require_tls: bool = key(v.BOOLEAN, True, "Whether AUTH is refused before TLS.", effect=False)
+    file: str = key(
+        v.DATA_PATH, "users", 'The users and password hashes of the "file" backend.', effect=False
+    )
+    ldap: Ldap = table(Ldap)
+    lockout: Lockout = table(Lockout)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """Who may use the control socket over the network: one table for each token."""
+
+    name: str = required(v.text('"ops"'), "What the log calls the holder of this token.", effect=False)
+    role: str = key(
+        v.choice("admin", "read"), "read", '"admin" may do everything, "read" may only look.', effect=False
+    )
+    sha256: str = required(
+        v.SHA256, "The SHA-256 of the token, in hexadecimal: the token itself is not stored.", effect=False
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """Administration of the running server with mtactl."""
+
+    socket: str = key(v.DATA_PATH, "control.sock", "The UNIX socket that mtactl connects to.", effect=False)
+    tokens: tuple[Token, ...] = tables(Token, "token")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Numbers about the running server, pushed to a collector."""
+
+    endpoint: str | None = optional(
+        v.url('"http://127.0.0.1:4318/v1/metrics"', "http", "https"),
+        "Where metrics are sent to, as OTLP over HTTP; without it, nowhere.",
+        effect=False,
+    )
+    api_key: Secret | None = optional(
+        v.SECRET,
+        "What authenticates this server to the collector.",
+        effect=False,
+        example='"env:METRICS_API_KEY"',
+    )
+    interval: float = key(v.DURATION, "15s", "How often.", effect=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """An HTTP answer to whether the server is alive and ready."""
+
+    endpoint: str | None = optional(
+        v.ENDPOINT,
+        "What to listen on for health checks; without it, there are none.",
+        effect=False,
+        example='"tcp:8080:interface=127.0.0.1"',
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Dns:
+    """How names are looked up."""
+
+    servers: tuple[tuple[str, int], ...] = key(
+        v.list_of(v.DNS_SERVER),
+        [],
+        "The DNS servers to ask, port 53 unless given; with none, those of the system.",
+        effect=False,
+        example='["127.0.0.1:5353"]',
+    )
+    minimum_ttl: float = key(
+        v.DURATION_OR_ZERO, "60s", "The shortest time an answer is remembered.", effect=False
+    )
+    maximum_ttl: float = key(v.DURATION, "1h", "The longest time an answer is remembered.", effect=False)

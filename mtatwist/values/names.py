@@ -1,0 +1,175 @@
+"""Domains, addresses, networks, endpoints and next hops."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from mtatwist.values.base import any_of, quoted, string
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LDH_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_ATOM = r"[^\x00-\x20\x7f-\x9f()<>\[\]:;@\\,.\"\s]+"
+_DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)", re.DOTALL)
+_HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{1,9}))?")
+
+
+def parse_domain(raw: object) -> str:
+    """Read a domain name of LDH labels or U-labels, and lower-case it."""
+    text = string(raw, "a domain", '"example.org"')
+    if text.endswith("."):
+        raise ValueError(f"{quoted(raw)} ends with a dot: write {quoted(text.rstrip('.'))}")
+    domain = unicodedata.normalize("NFC", text.lower())
+    labels = domain.split(".")
+    wire = [label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in labels]
+    for label, encoded in zip(labels, wire, strict=True):
+        if not label:
+            raise ValueError(f"{quoted(raw)} is not a domain: there is nothing between two dots")
+        if len(encoded) > 63:
+            raise ValueError(f"{quoted(raw)} is not a domain: {quoted(label)} is longer than 63 characters")
+        if not (_LDH_LABEL.fullmatch(label) if label.isascii() else _u_label(label)):
+            raise ValueError(
+                f"{quoted(raw)} is not a domain: {quoted(label)} must be letters, digits and inner hyphens, "
+                'as in "mail-1.example.org"'
+            )
+    if len(".".join(wire)) > 253:
+        raise ValueError(f"{quoted(raw)} is not a domain: it is longer than 253 characters")
+    if labels[-1].isdecimal():
+        raise ValueError(f"{quoted(raw)} is an address or a number, not a domain: write a name")
+    return domain
+
+
+def _u_label(label: str) -> bool:
+    """Tell whether a label outside ASCII has only letters, marks, digits and inner hyphens."""
+    if label.startswith("-") or label.endswith("-"):
+        return False
+    return all(character == "-" or unicodedata.category(character)[0] in "LMN" for character in label)
+
+
+def parse_address(raw: object) -> str:
+    """Read a mail address, and lower-case its domain."""
+    text = string(raw, "a mail address", '"postmaster@example.org"')
+    local, at, domain = text.rpartition("@")
+    if not at or not domain:
+        raise ValueError(f'{quoted(raw)} is not a mail address: it needs an "@" and a domain')
+    if not _DOT_ATOM.fullmatch(local) or len(local.encode()) > 64:
+        raise ValueError(f'{quoted(raw)} is not a mail address: {quoted(local)} cannot stand before the "@"')
+    return f"{local}@{parse_domain(domain)}"
+
+
+def parse_network(raw: object) -> Network:
+    """Read an IP network, or a single address as the network of just that."""
+    text = string(raw, "a network", '"192.0.2.0/24"').strip()
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        right = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f'{quoted(raw)} is not a network: write an address and a prefix length, such as "192.0.2.0/24" '
+            'or "2001:db8::/32"'
+        ) from None
+    raise ValueError(
+        f'{quoted(raw)} has bits set beyond its prefix: write "{right}" (or the address alone, for one host)'
+    )
+
+
+def parse_endpoint(raw: object) -> str:
+    """Read a Twisted server endpoint string; only its outer form is checked, as plugins may add types."""
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raise ValueError(f'expected an endpoint string, but found a number: write "tcp:{raw}"')
+    text = string(raw, "an endpoint", '"tcp:25"')
+    match = _ENDPOINT.fullmatch(text)
+    if match is None:
+        cure = f'"tcp:{text}"' if text.isdecimal() else 'a type, a colon and its arguments, such as "tcp:25"'
+        raise ValueError(f"{quoted(raw)} is not an endpoint: write {cure}")
+    port = re.match(r"(?:port=)?([0-9]+)(?::|$)", match[2])
+    if match[1] in ("tcp", "tcp6", "ssl") and port and int(port[1][:9]) > 65535:
+        raise ValueError(f"{quoted(raw)} has no valid port: the highest is 65535")
+    return text
+
+
+def parse_host_port(raw: object, default_port: int) -> tuple[str, int]:
+    """Read "host:port", "[v6]:port" or a host alone, which gets ``default_port``."""
+    text = string(raw, "a host and port", f'"mx.example.org:{default_port}"')
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        pass
+    else:
+        raise ValueError(f'{quoted(raw)} is ambiguous: write "[{text}]:{default_port}"')
+    match = _HOST_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f'{quoted(raw)} is not a host and port: write "host:port" or "[v6]:port", '
+            f'such as "mx.example.org:{default_port}"'
+        )
+    port = int(match[2]) if match[2] else default_port
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{quoted(raw)} has no valid port: ports are 1 to 65535")
+    host = match[1]
+    try:
+        if host.startswith("["):
+            return str(ipaddress.IPv6Address(host[1:-1])), port
+        if re.fullmatch(r"[0-9.]+", host):
+            return str(ipaddress.IPv4Address(host)), port
+    except ValueError:
+        raise ValueError(f"{quoted(raw)}: {quoted(host)} is not an IP address") from None
+    # Container networks give their services names with underscores.
+    parse_domain(host.replace("_", "x"))
+    return host.lower(), port
+
+
+def show_host_port(address: tuple[str, int]) -> str:
+    """Write "host:port", or "[v6]:port"."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_next_hop(raw: object, transport: str, data_dir: str) -> str:
+    """Read where a route leads, and return it in its one normal form.
+
+    That form is "host:port", "[v6]:port" or "unix:/path" for smtp and lmtp, and an absolute directory path,
+    in which "{local}" and "{domain}" may stand, for maildir.
+    """
+    if transport == "maildir":
+        text = string(raw, "a directory", '"maildir/{local}"')
+        if re.search(r"[{}]", re.sub(r"\{(?:local|domain)\}", "", text)):
+            raise ValueError(f'{quoted(raw)}: only "{{local}}" and "{{domain}}" may stand in braces')
+        return os.path.normpath(os.path.join(data_dir, text))
+    default_port = 24 if transport == "lmtp" else 25
+    text = string(raw, "a next hop", f'"mx.example.org:{default_port}"')
+    if text.startswith("unix:"):
+        if not text.startswith("unix:/"):
+            raise ValueError(f'{quoted(raw)} needs an absolute path, such as "unix:/run/dovecot/lmtp"')
+        return text
+    return show_host_port(parse_host_port(text, default_port))
+
+
+def parse_route_domain(raw: object) -> str:
+    """Read "example.org", "*.example.org" or "*"."""
+    text = string(raw, "a domain", '"example.org", "*.example.org" or "*"')
+    if text == "*":
+        return text
+    if text.startswith("*."):
+        return "*." + parse_domain(text[2:])
+    if "*" in text:
+        raise ValueError(f'{quoted(raw)} is not a domain: write "*" alone or in front, as in "*.example.org"')
+    return parse_domain(text)
+
+
+def parse_url(raw: object, schemes: Sequence[str], example: str) -> str:
+    """Read a URL with one of the schemes and a host."""
+    text = string(raw, "a URL", example)
+    scheme, separator, rest = text.partition("://")
+    if scheme.lower() not in schemes or not separator or not rest.strip("/") or " " in text:
+        wanted = any_of([f"{name}://" for name in schemes])
+        raise ValueError(f"{quoted(raw)} is not such a URL: write {wanted} and a host, such as {example}")
+    return text

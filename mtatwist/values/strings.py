@@ -1,0 +1,125 @@
+"""Choices, paths, secrets and other strings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from mtatwist.values.base import Context, any_of, nearest, quoted, string, type_words, wrong_type
+
+SECRET_BYTES = 65536
+
+
+class Secret:
+    """A password or key, which no ``repr``, log line or traceback shows by accident.
+
+    :ivar literal: true when it stood in the configuration file itself.
+    """
+
+    __slots__ = ("_value", "literal")
+
+    def __init__(self, value: str, *, literal: bool = False) -> None:
+        self._value = value
+        self.literal = literal
+
+    def reveal(self) -> str:
+        """Return the secret itself; call this only where it is handed to the peer that needs it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def parse_choice(raw: object, choices: Sequence[str]) -> str:
+    """Read one of a few words."""
+    words = any_of(choices)
+    if isinstance(raw, str) and raw in choices:
+        return raw
+    if not isinstance(raw, str):
+        if str(raw) in choices:
+            raise ValueError(f'expected a string, but found {type_words(raw)}: write "{raw}", in quotes')
+        raise wrong_type(raw, words, f'"{choices[0]}"')
+    close = nearest(raw, choices)
+    hint = f'; did you mean "{close}"?' if close else ""
+    raise ValueError(f"{quoted(raw)} is not known: write {words}{hint}")
+
+
+def parse_text(raw: object, must_contain: str = "", example: str = '"text"') -> str:
+    """Read any string that is not empty and, where asked, contains a mark."""
+    text = string(raw, "a string", example)
+    if must_contain not in text:
+        raise ValueError(
+            f'{quoted(raw)} lacks "{must_contain}": write it where its value belongs, such as {example}'
+        )
+    return text
+
+
+def parse_delimiter(raw: object) -> str:
+    """Read one character, or "" for none."""
+    if not isinstance(raw, str):
+        raise wrong_type(raw, "one character", '"+"')
+    if len(raw) > 1 or (raw and not re.fullmatch(r"[!#$%&'*+\-/=?^_`{|}~]", raw)):
+        raise ValueError(
+            f'{quoted(raw)} cannot divide a local part: write one mark, such as "+" or "-", or "" for none'
+        )
+    return raw
+
+
+def parse_sha256(raw: object) -> str:
+    """Read the 64 hexadecimal digits of a SHA-256."""
+    text = string(raw, "a SHA-256 in hexadecimal", '"9f86d0…"').strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError("is not a SHA-256: write its 64 hexadecimal digits, as sha256sum prints them")
+    return text
+
+
+def parse_path(raw: object, start: str) -> str:
+    """Read a path; a relative one starts at ``start``."""
+    return os.path.normpath(os.path.join(start, string(raw, "a path", '"/var/lib/mtatwist"')))
+
+
+def parse_secret(raw: object, context: Context) -> Secret:
+    """Read "env:NAME", "file:PATH" or a literal secret. No message contains the secret."""
+    if not isinstance(raw, str):
+        raise ValueError(f'expected a secret, such as "env:NAME" or "file:PATH", but found {type_words(raw)}')
+    scheme, _, rest = raw.partition(":")
+    if scheme == "env":
+        value = context.environ.get(rest, "")
+        if not value:
+            raise ValueError(
+                f"the environment variable {quoted(rest)} is not set, or is empty: set it for this process"
+            )
+        return Secret(value)
+    if scheme == "file":
+        return Secret(_secret_file(os.path.join(context.directory, rest)))
+    if not raw:
+        raise ValueError('is empty: write "env:NAME" or "file:PATH", or leave the key out')
+    return Secret(raw, literal=True)
+
+
+def _secret_file(path: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(SECRET_BYTES + 1)
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else "not a path"
+        raise ValueError(f"cannot read the secret from {quoted(path)}: {words}") from None
+    if len(content) > SECRET_BYTES:
+        raise ValueError(f"the secret in {quoted(path)} is longer than {SECRET_BYTES} bytes")
+    try:
+        value = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ValueError(f"the secret in {quoted(path)} is not UTF-8 text") from None
+    if not value:
+        raise ValueError(f"the file {quoted(path)} is empty: write the secret into it")
+    return value
