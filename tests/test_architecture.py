@@ -83,7 +83,7 @@ def imports(source: str, package: str) -> Iterator[Import]:
 def why_not(module: str, imported: str) -> str | None:
     """Why ``module`` must not import ``imported`` (both without the leading "mtatwist."), or None if it may."""
     room, other = room_of(module), room_of(imported)
-    if other == "__version__" or (room == other and room not in CONFIGURATION):
+    if other in ("", "__version__") or (room == other and room not in CONFIGURATION):
         return None
     if room in CONFIGURATION:
         return None if other in CONFIGURATION else "the configuration reads nothing of ours"
@@ -167,7 +167,7 @@ def test_a_wrong_import_is_caught(module: str, source: str, reason: str) -> None
     ("module", "source"),
     [
         ("tap", "from twisted.internet import reactor\nfrom mtatwist import config, receive"),
-        ("control.cli", "from mtatwist import __version__\nfrom mtatwist.config import load"),
+        ("control.cli", "import mtatwist\nfrom mtatwist import __version__\nfrom mtatwist.config import load"),
         ("config", "from mtatwist.values import duration"),
         ("relay.manager", "from mtatwist.relay import retry\nfrom . import route\nfrom mtatwist.spool import sqlite"),
         ("interfaces", "from mtatwist.envelope import Envelope"),
