@@ -1,0 +1,1 @@
+"""Real processes and real sockets for the integration tests and the benchmarks, on loopback only."""

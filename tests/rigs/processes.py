@@ -1,0 +1,145 @@
+"""Child processes that end with their test, and waiting for a condition instead of for a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], seconds: float, what: str | Callable[[], str]) -> T:
+    """The first true value of ``condition``; TimeoutError naming ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    pause = 0.002
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {seconds:g} s: {what if isinstance(what, str) else what()}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+    return value
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now, for a server that cannot choose its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(port: int) -> bool:
+    """Does somebody accept connections on this loopback port?"""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _lacking(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def need(*programs: str) -> None:
+    """Skip the test that calls this where a program is not installed; under CI that is a failure."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    for program in programs:
+        if shutil.which(program, path=path) is None:
+            _lacking(f"needs {program}, which is not installed")
+
+
+def need_root(why: str) -> None:
+    """Skip the test that calls this unless it runs as root; under CI that is a failure."""
+    if os.geteuid() != 0:
+        _lacking(f"needs root: {why}")
+
+
+def program(name: str) -> str:
+    """Where a program is; those in sbin are found whoever asks."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    return shutil.which(name, path=path) or name
+
+
+class Child:
+    """A child process with its output in files; leaving the ``with`` ends it."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        directory: Path,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.stdout = directory / f"{name}.out"
+        self.stderr = directory / f"{name}.err"
+        with self.stdout.open("ab") as out, self.stderr.open("ab") as err:
+            self.process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=directory,
+                env={**os.environ, **(environment or {})},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def output(self) -> str:
+        """All it has written so far."""
+        return self.stdout.read_text("utf-8", "replace") + self.stderr.read_text("utf-8", "replace")
+
+    def signal(self, number: int) -> None:
+        if self.running:
+            self.process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code (negative: the signal)."""
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """SIGKILL, and be sure that it is gone."""
+        self.signal(signal.SIGKILL)
+        self.wait(10)
+
+    def end(self, seconds: float = 20) -> int:
+        """SIGTERM; SIGKILL if that does not help in ``seconds``."""
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def status(self, field: str) -> str:
+        """A line of /proc/PID/status."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == field:
+                return value.strip()
+        raise KeyError(field)
+
+    def peak_memory(self) -> int:
+        """The most memory it ever had resident, in bytes."""
+        return int(self.status("VmHWM").split()[0]) * 1024
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.running:
+            self.kill()
