@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import mtatwist  # noqa: E402
+import mtatwist
 
 project = "mtatwist"
 author = "The mtatwist contributors"
@@ -13,10 +13,6 @@ copyright = "2026, The mtatwist contributors"
 release = mtatwist.__version__
 version = release
 
-extensions = ["sphinx.ext.autodoc"]
-autodoc_member_order = "bysource"
-autodoc_typehints = "none"
 exclude_patterns = ["_build"]
-nitpicky = False
 html_theme = "alabaster"
 html_theme_options = {"description": "A mail transfer agent on Twisted", "fixed_sidebar": True}
