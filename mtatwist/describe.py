@@ -139,9 +139,9 @@ embedded set-up, for trying it out: mail for ``localhost``, accepted on 127.0.0.
 to Maildirs below ``./mtatwist-data`` (or what ``--data-dir`` says).
 
 ``mtactl config check FILE`` says everything that is wrong with a file, with the place and the cure of each,
-and exits with 78.
-``mtactl config show FILE`` prints the effective values, secrets left out.
-``mtactl config describe`` prints what is on this page. ``conf/mtatwist.toml`` is a file with every key, ready to be edited.
+and exits with 78. ``mtactl config show FILE`` prints the effective values, secrets left out.
+``mtactl config describe`` prints what is on this page. ``conf/mtatwist.toml`` is a file with every key, ready
+to be edited.
 
 A key that is not on this page is an error, so that no typing mistake goes unnoticed. A key marked as having
 no effect yet is accepted, and warned about when the server starts.

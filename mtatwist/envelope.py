@@ -49,7 +49,10 @@ Outcome = Delivered | Deferral | Failure
 
 @dataclass(slots=True)
 class Recipient:
-    """One forward path of a message and what is known of its delivery. Times are seconds since the epoch."""
+    """One forward path of a message and what is known of its delivery. Times are seconds since the epoch.
+
+    ``domain`` is lower case and chooses the route; ``parameters`` are those of RCPT and are not stored.
+    """
 
     index: int
     address: str
@@ -62,6 +65,7 @@ class Recipient:
     last_at: float = 0.0
     orcpt: str = ""
     notify: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from mtatwist.envelope import Envelope, Message, Outcome, Recipient, Settled
     from mtatwist.smtp.reply import Reply
+    from mtatwist.transaction import Transaction
 
     #: A refusal now, none now, or either later.
     Verdict = Reply | None | Awaitable[Reply | None]
@@ -23,31 +24,31 @@ class IValidator(Interface):
 
     A validator implements the stages it cares about and leaves the others out; each returns None to pass, a
     Reply to refuse, or an awaitable of either. Answering at once is much cheaper than an awaitable.
-    ``transaction`` is a :class:`mtatwist.receive.transaction.Transaction`; its ``session`` tells about the peer.
+    ``transaction`` is a :class:`mtatwist.transaction.Transaction`; its ``session`` tells about the peer.
     """
 
     name: str = Attribute("What [validators] order calls it.")
 
-    def mail(transaction: object) -> Verdict:  # type: ignore[empty-body]
+    def mail(transaction: Transaction) -> Verdict:  # type: ignore[empty-body]
         """MAIL was read: reverse path and parameters stand in the transaction."""
 
-    def rcpt(transaction: object, recipient: Recipient) -> Verdict:
+    def rcpt(transaction: Transaction, recipient: Recipient) -> Verdict:
         """RCPT was read; ``recipient`` is not yet part of the transaction."""
 
-    def header(transaction: object, header: bytes) -> Verdict:
+    def header(transaction: Transaction, header: bytes) -> Verdict:
         """The header section has come in (its first 64 KiB), line ends included."""
 
 
 class IMessageStream(Interface):
     """What an avatar offers, beside twisted.mail's IMessageDelivery, to take a message as one stream."""
 
-    def mail(transaction: object) -> Verdict:
+    def mail(transaction: Transaction) -> Verdict:
         """May this transaction begin?"""
 
-    def rcpt(transaction: object, recipient: Recipient) -> Verdict:
+    def rcpt(transaction: Transaction, recipient: Recipient) -> Verdict:
         """May ``recipient`` join? On None it has been added to the transaction."""
 
-    def open(transaction: object) -> IMessageWriter | Reply:
+    def open(transaction: Transaction) -> IMessageWriter | Reply:
         """Begin the message: a writer for its bytes, or the reply that refuses it."""
 
 

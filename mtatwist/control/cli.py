@@ -1,8 +1,8 @@
 """mtactl, the administrator's command.
 
 Exit codes: 0 for success, 2 for wrong usage of the command, 78 (EX_CONFIG) for a wrong configuration. What
-was asked for goes to standard output, warnings and errors to standard error; with ``--json`` all that there is to
-say about a configuration goes to standard output, one JSON object a line.
+was asked for goes to standard output, warnings and errors to standard error; with ``--json`` all that there is
+to say about a configuration goes to standard output, one JSON object a line.
 """
 
 from __future__ import annotations

@@ -144,6 +144,6 @@ class Dns:
         example='["127.0.0.1:5353"]',
     )
     minimum_ttl: float = key(
-        v.DURATION_OR_ZERO, "60s", "The shortest time an answer is remembered.", effect=False
+        v.DURATION_OR_ZERO, "1m", "The shortest time an answer is remembered.", effect=False
     )
     maximum_ttl: float = key(v.DURATION, "1h", "The longest time an answer is remembered.", effect=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MAX_LOCAL_PART = 64  # octets, RFC 5321 §4.5.3.1.1
@@ -49,6 +50,18 @@ NULL = Address("", "")
 
 class AddressError(ValueError):
     """The text is not a mailbox; the message says what is wrong, for a person."""
+
+
+class DomainSet:
+    """Domains of ours: "example.org" is itself, "*.example.org" each of its subdomains. All lower case."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        patterns = tuple(patterns)
+        self._exact = frozenset(pattern for pattern in patterns if not pattern.startswith("*."))
+        self._parents = tuple(pattern[1:] for pattern in patterns if pattern.startswith("*."))
+
+    def __contains__(self, domain: str) -> bool:
+        return domain in self._exact or domain.endswith(self._parents)
 
 
 def parse_path(text: str) -> tuple[Address, str]:

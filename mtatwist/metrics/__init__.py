@@ -1,0 +1,1 @@
+"""What is counted, and (later) its push to a collector."""

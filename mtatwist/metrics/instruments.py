@@ -1,0 +1,85 @@
+"""Every metric, one line each. Plain integers on the hot path; nobody reads them until they are pushed."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+
+class Counter:
+    """A number that only grows."""
+
+    __slots__ = ("description", "name", "value")
+
+    def __init__(self, name: str, description: str) -> None:
+        self.name = name
+        self.description = description
+        self.value = 0
+
+
+class Gauge(Counter):
+    """A number that goes up and down."""
+
+    __slots__ = ()
+
+
+class Histogram:
+    """Counts of observations by upper bound; ``counts`` has one more entry, for what exceeds them all."""
+
+    __slots__ = ("bounds", "counts", "description", "name", "sum")
+
+    def __init__(self, name: str, description: str, bounds: tuple[float, ...]) -> None:
+        self.name = name
+        self.description = description
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0)
+_GROUP = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Instruments:
+    """All metrics of one server."""
+
+    def __init__(self) -> None:
+        self.sessions = Counter("mtatwist.smtp.sessions", "Sessions accepted")
+        self.sessions_open = Gauge("mtatwist.smtp.sessions.open", "Sessions open now")
+        self.sessions_refused = Counter("mtatwist.smtp.sessions.refused", "Connections over a limit, answered 421")
+        self.timeouts = Counter("mtatwist.smtp.timeouts", "Sessions ended because the peer was too slow")
+        self.replies_2xx = Counter("mtatwist.smtp.replies.2xx", "Commands answered 2xx or 3xx")
+        self.replies_4xx = Counter("mtatwist.smtp.replies.4xx", "Commands answered 4xx")
+        self.replies_5xx = Counter("mtatwist.smtp.replies.5xx", "Commands answered 5xx")
+        self.tls_sessions = Counter("mtatwist.tls.sessions", "Sessions that turned to TLS")
+        self.accepted = Counter("mtatwist.messages.accepted", "Messages on stable storage before their 250")
+        self.accepted_bytes = Counter("mtatwist.messages.accepted.bytes", "Octets of accepted messages")
+        self.refused = Counter("mtatwist.messages.refused", "Messages refused after their end of data")
+        self.accept_seconds = Histogram("mtatwist.messages.accept.duration", "End of data to 250, in seconds", _SECONDS)
+        self.validator_crashes = Counter("mtatwist.validators.crashes", "Exceptions in validators, answered 451")
+        self.spool_groups = Counter("mtatwist.spool.groups", "Transactions committed by the writer")
+        self.spool_group_size = Histogram("mtatwist.spool.group.size", "Jobs that shared one commit", _GROUP)
+        self.spool_errors = Counter("mtatwist.spool.errors", "Groups that could not be committed")
+        self.delivered = Counter("mtatwist.relay.delivered", "Recipients delivered to their next hop")
+        self.deferred = Counter("mtatwist.relay.deferred", "Attempts to be tried again later")
+        self.failed = Counter("mtatwist.relay.failed", "Recipients that failed for good")
+        self.expired = Counter("mtatwist.relay.expired", "Recipients that failed because max_age was over")
+        self.reports = Counter("mtatwist.relay.reports", "DSNs put into the spool")
+        self.in_flight = Gauge("mtatwist.relay.in_flight", "Recipients claimed and not yet settled")
+        self.connections = Counter("mtatwist.relay.connections", "Connections opened to next hops")
+        self.connect_failures = Counter("mtatwist.relay.connect.failures", "Next hops that could not be reached")
+        self.delivery_seconds = Histogram("mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS)
+        self.relay_errors = Counter("mtatwist.relay.errors", "Exceptions in a round of the relay manager")
+
+    def __iter__(self) -> Iterator[Counter | Histogram]:
+        return iter(vars(self).values())

@@ -1,0 +1,1 @@
+"""SMTP receive: twisted.mail's ESMTP, hardened, handing streams to the spool."""

@@ -1,0 +1,43 @@
+"""Deadlines that cost nothing while they are met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+class Deadline:
+    """Calls ``expired`` once nothing has moved the deadline for as long as it allows.
+
+    Moving it only stores a number; the timer wakes up at the old time and, if it was moved, sleeps on.
+    """
+
+    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+        self._clock = clock
+        self._expired = expired
+        self._timer: IDelayedCall | None = None
+        self._at = 0.0
+
+    def set(self, seconds: float) -> None:
+        """Expire in ``seconds`` from now."""
+        self._at = self._clock.seconds() + seconds
+        timer = self._timer
+        if timer is None:
+            self._timer = self._clock.callLater(seconds, self._wake)
+        elif timer.getTime() > self._at:
+            timer.reset(seconds)
+
+    def cancel(self) -> None:
+        """Never expire."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        self._timer = None
+        left = self._at - self._clock.seconds()
+        if left > 0:
+            self._timer = self._clock.callLater(left, self._wake)
+        else:
+            self._expired()

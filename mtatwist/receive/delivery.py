@@ -1,0 +1,215 @@
+"""The avatar of a session: it judges a transaction by the validators and opens the spool for its message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.cred.checkers import ANONYMOUS
+from twisted.cred.portal import IRealm
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.mail import smtp
+from zope.interface import implementer
+
+from mtatwist.envelope import Envelope, Message, Recipient, queue_id
+from mtatwist.interfaces import IMessageStream, IMessageWriter
+from mtatwist.receive.adapter import SpooledMessage, address
+from mtatwist.receive.received import received_field
+from mtatwist.smtp.address import DomainSet
+from mtatwist.smtp.reply import NO_ROOM, OUR_TROUBLE, TOO_MANY_RECIPIENTS, Reply
+from mtatwist.transaction import Session, Transaction
+
+if TYPE_CHECKING:
+    from mtatwist.interfaces import ISpool, ISpoolWriter, Verdict
+    from mtatwist.metrics.instruments import Instruments
+    from mtatwist.validators.chain import Chain
+
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What all deliveries of one listener share. ``wake`` gets each message that has been made durable.
+
+    ``wall`` gives seconds since the epoch (for what is stored), ``now`` is monotonic. ``domains`` are ours;
+    ``postmaster`` is where mail for any postmaster of ours goes (RFC 5321 §4.5.1).
+    """
+
+    hostname: str
+    spool: ISpool
+    chain: Chain
+    metrics: Instruments
+    wake: Callable[[Message], None]
+    wall: Callable[[], float]
+    now: Callable[[], float]
+    message_size: int
+    recipients: int
+    domains: DomainSet
+    postmaster: str
+
+
+@implementer(IRealm)
+class Realm:
+    """Gives out deliveries: for anonymous sessions, and (with submission) for users."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:  # noqa: N802, N803
+        """``mind`` is the session that logs in."""
+        if smtp.IMessageDelivery not in interfaces:
+            raise NotImplementedError("this realm gives out message deliveries only")
+        session = mind if mind is not None else Session(id="", role="mx", peer="")
+        session.user = "" if avatarId is ANONYMOUS else str(avatarId)
+        return smtp.IMessageDelivery, Delivery(self._door, session), lambda: None
+
+
+@implementer(smtp.IMessageDelivery, IMessageStream)
+class Delivery:
+    """Judges and stores the messages of one session."""
+
+    def __init__(self, door: Door, session: Session) -> None:
+        self._door = door
+        self._session = session
+        self._transaction: Transaction | None = None
+
+    # IMessageStream: how our own protocol hands a message over.
+
+    def mail(self, transaction: Transaction) -> Verdict:
+        """See IMessageStream."""
+        return self._door.chain.mail(transaction)
+
+    def rcpt(self, transaction: Transaction, recipient: Recipient) -> Verdict:
+        """See IMessageStream."""
+        if len(transaction.recipients) >= self._door.recipients:
+            return TOO_MANY_RECIPIENTS
+        if recipient.address.partition("@")[0].lower() == "postmaster" and self._is_ours(recipient.domain):
+            recipient.address = self._door.postmaster
+            recipient.domain = recipient.address.rpartition("@")[2].lower()
+            self._join(transaction, recipient)
+            return None
+        verdict = self._door.chain.rcpt(transaction, recipient)
+        if verdict is None:
+            self._join(transaction, recipient)
+        elif not isinstance(verdict, Reply):
+            return Deferred.fromCoroutine(self._rcpt_later(verdict, transaction, recipient))
+        return verdict
+
+    def open(self, transaction: Transaction) -> IMessageWriter | Reply:
+        """See IMessageStream."""
+        door = self._door
+        if not door.spool.has_room(transaction.declared_size or door.message_size):
+            return NO_ROOM
+        session = transaction.session
+        at = door.wall()
+        envelope = Envelope(
+            str(transaction.reverse_path),
+            transaction.recipients,
+            transaction.parameters.get("BODY", "").upper(),
+            received_at=at,
+            session=session.id,
+            peer=session.peer,
+            helo=session.helo,
+            protocol=session.protocol,
+            tls=session.tls,
+            user=session.user,
+        )
+        writer = door.spool.create(envelope)
+        recipients = envelope.recipients
+        sole = recipients[0].address if len(recipients) == 1 else ""
+        writer.write(received_field(session, by=door.hostname, id=queue_id(writer.number), at=at, sole_recipient=sole))
+        return Intake(door, transaction, writer)
+
+    async def _rcpt_later(self, pending: Any, transaction: Transaction, recipient: Recipient) -> Reply | None:
+        verdict: Reply | None = await pending
+        if verdict is None:
+            self._join(transaction, recipient)
+        return verdict
+
+    def _is_ours(self, domain: str) -> bool:
+        return not domain or domain in self._door.domains
+
+    @staticmethod
+    def _join(transaction: Transaction, recipient: Recipient) -> None:
+        recipient.index = len(transaction.recipients)
+        transaction.recipients.append(recipient)
+
+    # IMessageDelivery: how any other protocol of twisted.mail does.
+
+    async def _refuse(self, verdict: Verdict) -> None:
+        reply = verdict if verdict is None or isinstance(verdict, Reply) else await verdict
+        if reply is not None:
+            raise smtp.SMTPServerError(reply.code, f"{reply.enhanced} {reply.text}")
+
+    def validateFrom(self, helo: tuple[bytes, bytes], origin: smtp.Address) -> Deferred[smtp.Address]:  # noqa: N802
+        """See IMessageDelivery."""
+        self._session.helo = (helo[0] or b"").decode("utf-8", "replace")
+        self._transaction = Transaction(self._session, address(origin))
+        refused = Deferred.fromCoroutine(self._refuse(self.mail(self._transaction)))
+        return refused.addCallback(lambda _: origin)
+
+    def validateTo(self, user: smtp.User) -> Deferred[Callable[[], Any]]:  # noqa: N802
+        """See IMessageDelivery. Each recipient's message is stored for itself, as that interface has it."""
+        assert self._transaction is not None
+        transaction = Transaction(self._session, self._transaction.reverse_path)
+        to = address(user.dest)
+        recipient = Recipient(0, str(to), to.domain.lower())
+        refused = Deferred.fromCoroutine(self._refuse(self.rcpt(transaction, recipient)))
+        return refused.addCallback(lambda _: lambda: SpooledMessage(self.open(transaction)))
+
+    def receivedHeader(self, helo: Any, origin: Any, recipients: Any) -> bytes:  # noqa: N802
+        """Nothing: open() writes the field, since only it knows the queue id."""
+        return b""
+
+
+@implementer(IMessageWriter)
+class Intake:
+    """A message on its way into the spool; finish() answers 250 only once it is durable."""
+
+    def __init__(self, door: Door, transaction: Transaction, writer: ISpoolWriter) -> None:
+        self._door = door
+        self._transaction = transaction
+        self._writer = writer
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """See IMessageWriter."""
+        return self._writer.write(data)
+
+    def abort(self) -> None:
+        """See IMessageWriter."""
+        self._writer.abort()
+
+    def finish(self) -> Deferred[Reply]:
+        """See IMessageWriter."""
+        started = self._door.now()
+        return self._writer.commit().addCallbacks(self._stored, self._not_stored, callbackArgs=(started,))
+
+    def _stored(self, message: Message, started: float) -> Reply:
+        door, metrics = self._door, self._door.metrics
+        metrics.accepted.value += 1
+        metrics.accepted_bytes.value += message.size
+        metrics.accept_seconds.observe(door.now() - started)
+        envelope = message.envelope
+        _log.info(
+            "accepted",
+            id=message.id,
+            session=envelope.session,
+            peer=envelope.peer,
+            helo=envelope.helo,
+            protocol=envelope.protocol,
+            tls=envelope.tls,
+            user=envelope.user,
+            reverse_path=envelope.reverse_path,
+            forward_paths=[recipient.address for recipient in envelope.recipients],
+            size=message.size,
+        )
+        door.wake(message)
+        return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
+
+    def _not_stored(self, failure: Any) -> Reply:
+        """Whatever it is, it is our trouble."""
+        _log.error("not_stored", session=self._transaction.session.id, error=failure.getErrorMessage())
+        self._writer.abort()
+        return OUR_TROUBLE

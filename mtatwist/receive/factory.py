@@ -1,0 +1,180 @@
+"""Makes a session for each connection, within bounds, and ends them all when the server stops."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.mail import smtp
+
+from mtatwist.receive.protocol import Limits, ReceiveProtocol, Timeouts
+from mtatwist.smtp.reply import SHUTDOWN, TOO_MANY_CONNECTIONS, Reply
+from mtatwist.transaction import Session
+
+if TYPE_CHECKING:
+    from twisted.cred.portal import Portal
+
+    from mtatwist.metrics.instruments import Instruments
+    from mtatwist.validators.chain import Chain
+
+_log = Logger()
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Sessions:
+    """The open sessions of all listeners, counted in all and for each address."""
+
+    def __init__(self, connections: int, connections_per_address: int) -> None:
+        self._connections = connections
+        self._per_address = connections_per_address
+        self._open: set[ReceiveProtocol] = set()
+        self._by_address: Counter[str] = Counter()
+        self._empty: Deferred[None] | None = None
+        self.stopping = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def has_room_for(self, address: str) -> bool:
+        """May one more session from ``address`` begin? Addresses of unix sockets ("") count only in all."""
+        if len(self._open) >= self._connections:
+            return False
+        return not address or self._by_address[address] < self._per_address
+
+    def add(self, protocol: ReceiveProtocol) -> None:
+        """A session began."""
+        self._open.add(protocol)
+        self._by_address[protocol.session.peer] += 1
+
+    def discard(self, protocol: ReceiveProtocol) -> None:
+        """A session ended."""
+        if protocol not in self._open:
+            return
+        self._open.discard(protocol)
+        self._by_address[protocol.session.peer] -= 1
+        if not self._by_address[protocol.session.peer]:
+            del self._by_address[protocol.session.peer]
+        if not self._open and self._empty is not None:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    def shut_down(self, clock: IReactorTime, grace: float) -> Deferred[None]:
+        """Let transactions finish for ``grace`` seconds, then end every session; fires when none is left."""
+        self.stopping = True
+        done: Deferred[None] = Deferred()
+        if not self._open:
+            done.callback(None)
+            return done
+        self._empty = done
+        late = clock.callLater(grace, self._end_all, True)
+        self._end_all(now=False)
+
+        def cancel(result: None) -> None:
+            if late.active():
+                late.cancel()
+
+        return done.addCallback(cancel)
+
+    def _end_all(self, now: bool) -> None:
+        for protocol in list(self._open):
+            protocol.shut_down(now)
+
+
+class Turned(Protocol):
+    """Says one reply to a connection that gets no session."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def connectionMade(self) -> None:  # noqa: N802
+        """Say it and close."""
+        assert self.transport is not None
+        self.transport.write(self._reply.encode())
+        self.transport.loseConnection()
+
+
+class ReceiveFactory(smtp.SMTPFactory):
+    """twisted.mail's factory for one listener."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        portal: Portal,
+        *,
+        clock: IReactorTime,
+        sessions: Sessions,
+        chain: Chain,
+        metrics: Instruments,
+        hostname: str,
+        limits: Limits,
+        timeouts: Timeouts,
+        networks: Sequence[Network] = (),
+        role: str = "mx",
+        tls_context: Any = None,
+        implicit_tls: bool = False,
+    ) -> None:
+        """``networks`` may relay; ``tls_context`` is a context factory (None: no TLS); with ``implicit_tls`` the
+        listener itself does TLS."""
+        super().__init__(portal)
+        self.clock = clock
+        self.domain = hostname.encode("idna" if not hostname.isascii() else "ascii")
+        self._sessions = sessions
+        self._chain = chain
+        self._metrics = metrics
+        self._limits = limits
+        self._timeouts = timeouts
+        self._networks = tuple(networks)
+        self._role = role
+        self._tls_context = tls_context
+        self._implicit_tls = implicit_tls
+
+    def buildProtocol(self, addr: IAddress) -> Protocol:  # noqa: N802
+        """A session, or a polite word when there are too many."""
+        peer, trusted = self._judge(getattr(addr, "host", ""))
+        if self._sessions.stopping or not self._sessions.has_room_for(peer):
+            self._metrics.sessions_refused.value += 1
+            _log.info("session_refused", peer=peer)
+            return Turned(SHUTDOWN if self._sessions.stopping else TOO_MANY_CONNECTIONS)
+        protocol = ReceiveProtocol(
+            Session(secrets.token_hex(6), self._role, peer, trusted),
+            limits=self._limits,
+            timeouts=self._timeouts,
+            metrics=self._metrics,
+            check_header=self._chain.header,
+            contextFactory=self._tls_context,
+        )
+        protocol.factory = self
+        protocol.portal = self.portal
+        protocol.host = self.domain
+        if self._implicit_tls:
+            protocol.startedTLS = True
+            protocol.session.tls = "TLS"
+            self._metrics.tls_sessions.value += 1
+        self._sessions.add(protocol)
+        self._metrics.sessions.value += 1
+        self._metrics.sessions_open.value = len(self._sessions)
+        return protocol
+
+    def session_ended(self, protocol: ReceiveProtocol) -> None:
+        """(ReceiveProtocol) Its connection is gone."""
+        self._sessions.discard(protocol)
+        self._metrics.sessions_open.value = len(self._sessions)
+
+    def _judge(self, host: str) -> tuple[str, bool]:
+        """The peer's address in its plain form (::ffff:a.b.c.d is a.b.c.d), and whether it may relay."""
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return "", False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return str(address), any(address in network for network in self._networks)

@@ -1,0 +1,76 @@
+"""The tables of the spool, and how an older database becomes a newer one."""
+
+from __future__ import annotations
+
+import os
+
+import apsw
+
+VERSION = 1
+"""PRAGMA user_version of a database this code reads and writes."""
+
+# What is written once stands in message, what changes in recipient: an update never rewrites a body.
+# auto_vacuum stays NONE: freed pages take the next messages, and no commit pays for moving pages about.
+_MIGRATIONS = {
+    0: """
+    CREATE TABLE run (number INTEGER PRIMARY KEY CHECK (number > 0));
+    CREATE TABLE message (
+        number INTEGER PRIMARY KEY,
+        reverse_path TEXT NOT NULL, body_type TEXT NOT NULL, smtputf8 INTEGER NOT NULL,
+        envid TEXT NOT NULL, ret TEXT NOT NULL, received_at REAL NOT NULL,
+        session TEXT NOT NULL, peer TEXT NOT NULL, helo TEXT NOT NULL, protocol TEXT NOT NULL,
+        tls TEXT NOT NULL, user TEXT NOT NULL, size INTEGER NOT NULL,
+        body BLOB  -- NULL: it is in a file of its own
+    );
+    CREATE TABLE recipient (
+        number INTEGER NOT NULL, idx INTEGER NOT NULL,
+        address TEXT NOT NULL, domain TEXT NOT NULL, orcpt TEXT NOT NULL, notify TEXT NOT NULL,
+        state INTEGER NOT NULL, attempts INTEGER NOT NULL, next_attempt REAL NOT NULL,
+        claimed_by INTEGER NOT NULL,  -- a run; void unless it is the one that holds the lock
+        code INTEGER NOT NULL DEFAULT 0, enhanced TEXT NOT NULL DEFAULT '', text TEXT NOT NULL DEFAULT '',
+        host TEXT NOT NULL DEFAULT '', at REAL NOT NULL DEFAULT 0,
+        PRIMARY KEY (number, idx)
+    ) WITHOUT ROWID;
+    CREATE INDEX recipient_due ON recipient (next_attempt) WHERE state < 2;
+    """,
+}
+
+
+class SchemaTooNew(Exception):
+    """A newer mtatwist wrote this database; the message names both versions."""
+
+
+def connect(path: str | os.PathLike[str], *, page_size: int = 4096) -> apsw.Connection:
+    """A connection that may write, with the durability that a 250 promises. Raises apsw.Error."""
+    connection = apsw.Connection(os.fspath(path))
+    connection.set_busy_timeout(5000)
+    connection.execute(f"PRAGMA page_size={page_size}")
+    connection.execute("PRAGMA auto_vacuum=NONE")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    return connection
+
+
+WAL_PAGES = 4000
+"""Pages in the WAL before the writer checkpoints: long enough that most pages of a message that was delivered
+meanwhile are written to the database once, or never; short enough that a start after a crash reads it at once."""
+
+WAL_LIMIT = 32 * 1024 * 1024
+"""Octets the WAL file keeps after a checkpoint."""
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring the database to VERSION, in one transaction a step. Raises SchemaTooNew, apsw.Error."""
+    (version,) = next(connection.execute("PRAGMA user_version"))
+    if version > VERSION:
+        raise SchemaTooNew(
+            f"the spool has schema version {version}, this mtatwist knows {VERSION}: run the newer mtatwist again"
+        )
+    while version < VERSION:
+        with connection:
+            connection.execute(_MIGRATIONS[version])
+            version += 1
+            connection.execute(f"PRAGMA user_version={version}")

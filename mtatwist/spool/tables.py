@@ -1,0 +1,196 @@
+"""What the writer's thread does with the tables: few and large statements, since each gives up the GIL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import apsw
+
+from mtatwist.envelope import Envelope, Message, Recipient, Settled, State
+from mtatwist.smtp.reply import Reply
+from mtatwist.spool.bodies import BodyFiles
+from mtatwist.store.datadir import sync_directory
+
+_MESSAGE_COLUMNS = 15
+_RECIPIENT_COLUMNS = 10
+_ROWS_A_STATEMENT = 64
+"""Bounds the bound values and the kinds of statements that SQLite keeps prepared."""
+
+#: One message for the insert: its row, its recipients' rows, and whether its body lies in a file.
+NewMessage = tuple[tuple[Any, ...], list[tuple[Any, ...]], bool]
+
+
+@lru_cache(maxsize=2 * _ROWS_A_STATEMENT)
+def _insert(table: str, columns: int, rows: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    names = "(number,idx,address,domain,orcpt,notify,state,attempts,next_attempt,claimed_by)"
+    return f"INSERT INTO {table} {names if table == 'recipient' else ''} VALUES {','.join([row] * rows)}"
+
+
+def _insert_rows(connection: apsw.Connection, table: str, columns: int, rows: list[tuple[Any, ...]]) -> None:
+    for start in range(0, len(rows), _ROWS_A_STATEMENT):
+        part = rows[start : start + _ROWS_A_STATEMENT]
+        connection.execute(_insert(table, columns, len(part)), tuple(chain.from_iterable(part)))
+
+
+class Tables:
+    """The jobs of the spool. Bodies of large messages must be durable files before their rows are inserted."""
+
+    def __init__(self, bodies: BodyFiles) -> None:
+        self._bodies = bodies
+        self.run = 0
+
+    def row(self, number: int, envelope: Envelope, size: int, body: bytes | None) -> NewMessage:
+        """A new message as its rows, claimed by this run. ``body`` None: it is in a file."""
+        message = (
+            number,
+            envelope.reverse_path,
+            envelope.body_type,
+            envelope.smtputf8,
+            envelope.envid,
+            envelope.ret,
+            envelope.received_at,
+            envelope.session,
+            envelope.peer,
+            envelope.helo,
+            envelope.protocol,
+            envelope.tls,
+            envelope.user,
+            size,
+            body,
+        )
+        recipients = [
+            (number, r.index, r.address, r.domain, r.orcpt, r.notify, r.state, r.attempts, envelope.received_at, self.run)
+            for r in envelope.recipients
+        ]
+        return message, recipients, body is None
+
+    def insert(self, connection: apsw.Connection, payloads: Sequence[NewMessage]) -> list[None]:
+        """New messages: one directory fsync for all files of the group, then all rows."""
+        if any(in_file for _, _, in_file in payloads):
+            sync_directory(self._bodies.path)
+        _insert_rows(connection, "message", _MESSAGE_COLUMNS, [message for message, _, _ in payloads])
+        _insert_rows(connection, "recipient", _RECIPIENT_COLUMNS, [row for _, rows, _ in payloads for row in rows])
+        return [None] * len(payloads)
+
+    def settle(
+        self, connection: apsw.Connection, payloads: Sequence[tuple[Sequence[Settled], Sequence[NewMessage]]]
+    ) -> list[list[int]]:
+        """Results of attempts and the reports about them; gives the numbers of dropped messages that had a file."""
+        reports = [report for _, reports in payloads for report in reports]
+        if reports:
+            self.insert(connection, reports)
+        settled = [result for results, _ in payloads for result in results]
+        rows = [
+            (s.number, s.index, s.state, s.next_attempt, s.reply.code, s.reply.enhanced, s.reply.text, s.host, s.at)
+            for s in settled
+        ]
+        connection.execute(
+            "UPDATE recipient SET state=r.value->>2, attempts=attempts+1, next_attempt=r.value->>3, claimed_by=0,"
+            " code=r.value->>4, enhanced=r.value->>5, text=r.value->>6, host=r.value->>7, at=r.value->>8"
+            " FROM json_each(?) AS r WHERE number=r.value->>0 AND idx=r.value->>1 AND claimed_by=?",
+            (json.dumps(rows), self.run),
+        )
+        done = sorted({s.number for s in settled if s.state in (State.DELIVERED, State.FAILED)})
+        if not done:
+            return [[] for _ in payloads]
+        # Only what nobody needs: a message stays while one recipient is pending, deferred or held.
+        finished = (
+            "SELECT value FROM json_each(?) WHERE NOT EXISTS"
+            f" (SELECT 1 FROM recipient WHERE number=value AND state<={State.HELD:d})"
+        )
+        numbers = json.dumps(done)
+        gone = [
+            number
+            for (number,) in connection.execute(
+                f"SELECT number FROM message WHERE number IN ({finished}) AND body IS NULL", (numbers,)
+            )
+        ]
+        connection.execute(f"DELETE FROM message WHERE number IN ({finished})", (numbers,))
+        connection.execute(
+            "DELETE FROM recipient WHERE number IN (SELECT value FROM json_each(?))"
+            " AND NOT EXISTS (SELECT 1 FROM message WHERE message.number=recipient.number)",
+            (numbers,),
+        )
+        return [gone, *([] for _ in payloads[1:])]
+
+    def claim(self, connection: apsw.Connection, payloads: Sequence[tuple[float, int]]) -> list[list[Message]]:
+        """Claim due recipients for this run. Claims of other runs are void, since we hold the lock."""
+        return [list(self._claim(connection, now, limit)) for now, limit in payloads]
+
+    def _claim(self, connection: apsw.Connection, now: float, limit: int) -> Iterator[Message]:
+        rows = connection.execute(
+            "UPDATE recipient SET claimed_by=?1 WHERE (number, idx) IN (SELECT number, idx FROM recipient"
+            " WHERE state<2 AND next_attempt<=?2 AND claimed_by<>?1 ORDER BY next_attempt LIMIT ?3) RETURNING"
+            " number,idx,address,domain,orcpt,notify,state,attempts,next_attempt,code,enhanced,text,host,at",
+            (self.run, now, limit),
+        ).fetchall()
+        recipients: dict[int, list[Recipient]] = {}
+        for number, index, address, domain, orcpt, notify, state, attempts, due, code, enhanced, text, host, at in rows:
+            recipients.setdefault(number, []).append(
+                Recipient(
+                    index,
+                    address,
+                    domain,
+                    State(state),
+                    attempts,
+                    due,
+                    Reply(code, enhanced, text) if code else None,
+                    host,
+                    at,
+                    orcpt,
+                    notify,
+                )
+            )
+        for number, size, *facts in connection.execute(
+            "SELECT number,size,reverse_path,body_type,smtputf8,envid,ret,received_at,session,peer,helo,protocol,tls,"
+            "user FROM message WHERE number IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted(recipients)),),
+        ):
+            reverse_path, body_type, smtputf8, *others = facts
+            envelope = Envelope(reverse_path, recipients[number], body_type, bool(smtputf8), *others)
+            yield Message(number, envelope, size)
+
+    def release(
+        self, connection: apsw.Connection, payloads: Sequence[Sequence[tuple[int, int, float]]]
+    ) -> list[None]:
+        """Give claims back."""
+        connection.execute(
+            "UPDATE recipient SET claimed_by=0, next_attempt=r.value->>2 FROM json_each(?) AS r"
+            " WHERE number=r.value->>0 AND idx=r.value->>1 AND claimed_by=?",
+            (json.dumps([claim for claims in payloads for claim in claims]), self.run),
+        )
+        return [None] * len(payloads)
+
+    # What follows only reads, with a connection that can't write.
+
+    def next_due(self, connection: apsw.Connection) -> float | None:
+        """The earliest time at which something unclaimed is due."""
+        row = connection.execute(
+            "SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by<>? ORDER BY next_attempt LIMIT 1", (self.run,)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def read_body(self, connection: apsw.Connection, number: int, offset: int, size: int) -> bytes:
+        """A part of a message's body, from its row or its file. Raises LookupError when it is gone."""
+        row = connection.execute(
+            "SELECT body IS NULL, substr(body, ?, ?) FROM message WHERE number=?", (offset + 1, size, number)
+        ).fetchone()
+        if row is None:
+            raise LookupError(f"message {number} is not in the spool")
+        return self._bodies.read(number, offset, size) if row[0] else row[1]
+
+    def orphans(self, connection: apsw.Connection, numbers: list[int]) -> list[int]:
+        """Those of ``numbers`` that are no message with its body in a file."""
+        return [
+            number
+            for (number,) in connection.execute(
+                "SELECT value FROM json_each(?) WHERE NOT EXISTS"
+                " (SELECT 1 FROM message WHERE number=value AND body IS NULL)",
+                (json.dumps(numbers),),
+            )
+        ]

@@ -1,0 +1,155 @@
+"""One message on its way into the SQLite spool: in memory while it is small, streamed to a file once it is not."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mtatwist.envelope import Envelope, Message
+from mtatwist.interfaces import ISpoolWriter
+
+if TYPE_CHECKING:
+    from mtatwist.spool.bodies import BodyFiles
+    from mtatwist.spool.tables import NewMessage, Tables
+    from mtatwist.store.writer import Writer
+
+_log = Logger()
+
+IN_ROW = 128 * 1024
+"""Octets up to which a body stands in its row: it then shares the group's fsync. A larger one would go through
+the disk twice (WAL and database), which costs more than the two fsyncs of a file of its own (docs/spool.rst)."""
+
+WRITE_SIZE = 256 * 1024
+"""Octets handed to a thread at once; a writer holds at most twice as much."""
+
+
+@implementer(ISpoolWriter)
+class SpoolWriter:
+    """Collects a message; nothing is promised before :meth:`commit` fires."""
+
+    def __init__(
+        self, number: int, envelope: Envelope, *, writer: Writer, tables: Tables, bodies: BodyFiles
+    ) -> None:
+        self.number = number
+        self._envelope = envelope
+        self._writer = writer
+        self._tables = tables
+        self._bodies = bodies
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self._size = 0
+        self._file: BinaryIO | None = None
+        self._in_file = False
+        self._task: Deferred[None] | None = None
+        self._trouble: Failure | None = None
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """Take more. A thread writes while the next part comes in; two parts ahead of it, the caller waits."""
+        self._size += len(data)
+        if self._trouble is not None:
+            return None
+        self._parts.append(data)
+        self._waiting += len(data)
+        if self._waiting < WRITE_SIZE and not (self._size > IN_ROW and not self._in_file):
+            return None
+        if self._task is None:
+            self._flush()
+            return None
+        return self._task_done().addCallback(self._flush_waiting) if self._waiting >= WRITE_SIZE else None
+
+    def commit(self) -> Deferred[Message]:
+        """Fires with the message once it is on stable storage, claimed by this run."""
+        if self._in_file:
+            return Deferred.fromCoroutine(self._commit_file())
+        body = b"".join(self._parts)
+        done = self._writer.submit(self._tables.insert, self._tables.row(self.number, self._envelope, self._size, body))
+        return done.addCallback(lambda _: Message(self.number, self._envelope, self._size, body))
+
+    async def prepare(self) -> NewMessage:
+        """The rows of this message, its file (if any) durable: for a transaction that does more than this."""
+        if not self._in_file:
+            return self._tables.row(self.number, self._envelope, self._size, b"".join(self._parts))
+        await self._finish_file()
+        return self._tables.row(self.number, self._envelope, self._size, None)
+
+    def message(self) -> Message:
+        """The message, once what prepare() gave has been committed."""
+        return Message(self.number, self._envelope, self._size, None if self._in_file else b"".join(self._parts))
+
+    def abort(self) -> None:
+        """Forget it, file and all."""
+        self._trouble = self._trouble or Failure(RuntimeError("aborted"))
+        self._parts.clear()
+        if self._in_file:
+            Deferred.fromCoroutine(self._discard())
+
+    async def _commit_file(self) -> Message:
+        try:
+            await self._writer.submit(self._tables.insert, await self.prepare())
+        except Exception:
+            await self._discard()
+            raise
+        return Message(self.number, self._envelope, self._size)
+
+    def _flush(self) -> None:
+        """Hand what has come to a thread."""
+        parts, self._parts, self._waiting = self._parts, [], 0
+        self._in_file = True
+        self._task = self._bodies.run(self._write_parts, parts).addCallbacks(self._flushed, self._failed)
+
+    def _write_parts(self, parts: list[bytes]) -> None:
+        """In a thread."""
+        if self._file is None:
+            self._file = self._bodies.create(self.number)
+        self._file.writelines(parts)
+
+    def _flushed(self, _: object) -> None:
+        self._task = None
+
+    def _failed(self, failure: Failure) -> None:
+        self._task = None
+        self._trouble = self._trouble or failure
+        self._parts.clear()
+
+    def _flush_waiting(self, _: None) -> None:
+        if self._waiting and self._task is None and self._trouble is None:
+            self._flush()
+
+    def _task_done(self) -> Deferred[None]:
+        """Fires when the thread is done with the part it has."""
+        waiter: Deferred[None] = Deferred()
+        assert self._task is not None
+        self._task.addBoth(lambda _: waiter.callback(None))
+        return waiter
+
+    async def _finish_file(self) -> None:
+        while self._task is not None:
+            await self._task_done()
+        if self._trouble is not None:
+            self._trouble.raiseException()
+        await self._bodies.run(self._sync, self._parts)
+
+    def _sync(self, parts: list[bytes]) -> None:
+        """In a thread: all on stable storage, or an exception."""
+        if self._file is None:
+            self._file = self._bodies.create(self.number)
+        with self._file as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+
+    async def _discard(self) -> None:
+        """Remove the file, after the thread that may still write it."""
+        try:
+            while self._task is not None:
+                await self._task_done()
+            if self._file is not None:
+                self._file.close()
+            await self._bodies.run(self._bodies.remove, [self.number])
+        except Exception:
+            _log.failure("discard_failed", number=self.number)

@@ -1,0 +1,1 @@
+"""The one database writer behind the spool and other small tables."""

@@ -1,0 +1,50 @@
+"""Session and transaction are two things: one connection, and MAIL to the end of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mtatwist.envelope import Recipient
+from mtatwist.smtp.address import NULL, Address
+
+
+@dataclass(slots=True)
+class Session:
+    """What is known of one connection.
+
+    ``trusted``: the peer's address is in [relay] networks. ``tls`` is "" in clear, else version and cipher.
+    ``peer`` is an IP address, or "" where the transport has none.
+    """
+
+    id: str
+    role: str
+    peer: str
+    trusted: bool = False
+    helo: str = ""
+    extended: bool = False
+    tls: str = ""
+    user: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """The ``with`` keyword (RFC 3848)."""
+        if not self.extended:
+            return "SMTP"
+        return f"ESMTP{'S' if self.tls else ''}{'A' if self.user else ''}"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One message on its way in. ``parameters`` are MAIL's; ``size`` counts the octets that came so far."""
+
+    session: Session
+    reverse_path: Address = NULL
+    parameters: dict[str, str] = field(default_factory=dict)
+    recipients: list[Recipient] = field(default_factory=list)
+    size: int = 0
+
+    @property
+    def declared_size(self) -> int:
+        """What SIZE= promised (RFC 1870 §6), 0 where it did not."""
+        text = self.parameters.get("SIZE", "")
+        return int(text) if text.isdecimal() else 0
