@@ -86,7 +86,7 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.key}: {self.reason}" if self.key else f"{self.file}: {self.reason}"
+        return ": ".join(filter(None, (v.printable(self.file), self.key, self.reason)))
 
 
 class ConfigError(Exception):
@@ -131,9 +131,7 @@ def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:
     document = {
         "server": {
             "hostname": "localhost",
-            "data_dir": os.path.abspath(EMBEDDED_DATA_DIR if data_dir is None else data_dir)
-            if data_dir != ""
-            else "",
+            "data_dir": os.path.abspath(EMBEDDED_DATA_DIR if data_dir is None else data_dir) if data_dir != "" else "",
         },
         "listen": [{"endpoint": "tcp:2525:interface=127.0.0.1"}],
         "relay": {"domains": ["localhost"], "networks": ["127.0.0.0/8", "::1/128"]},
@@ -155,9 +153,7 @@ def _read(file: str) -> tuple[dict[str, Any], bool]:
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
-        reason = (
-            f"is not UTF-8 text: save it as UTF-8 (the byte at offset {error.start} is the first wrong one)"
-        )
+        reason = f"is not UTF-8 text: save it as UTF-8 (the byte at offset {error.start} is the first wrong one)"
     except RecursionError:
         reason = "is not usable TOML: it is nested too deeply"
     except ValueError as error:
@@ -199,9 +195,7 @@ class _Reader:
 
     def good(self, *paths: str) -> bool:
         """Tell whether nothing is wrong at these paths or, of a list, in it."""
-        return not any(
-            bad == path or bad.startswith((f"{path}[", f"{path}.")) for bad in self.bad for path in paths
-        )
+        return not any(bad == path or bad.startswith((f"{path}[", f"{path}.")) for bad in self.bad for path in paths)
 
     def table(self, cls: type[Any], raw: Mapping[str, object], path: str) -> Any:
         """Read one table."""
@@ -231,9 +225,7 @@ class _Reader:
     def one(self, item: Table, raw: object, path: str) -> Any:
         """Read a table that can be there once."""
         if not isinstance(raw, dict):
-            cure = (
-                f"write [{path}], once" if isinstance(raw, list) else f"write its keys below a line [{path}]"
-            )
+            cure = f"write [{path}], once" if isinstance(raw, list) else f"write its keys below a line [{path}]"
             self.problem(path, f"expected a table, but found {v.type_words(raw)}: {cure}")
             raw = {}
         return self.table(item.cls, raw, path)
@@ -247,9 +239,7 @@ class _Reader:
             return ()
         return tuple(self.table(item.cls, each, f"{path}[{index}]") for index, each in enumerate(raw))
 
-    def value(
-        self, key: Key, raw: Mapping[str, object], name: str, path: str, so_far: Mapping[str, Any]
-    ) -> Any:
+    def value(self, key: Key, raw: Mapping[str, object], name: str, path: str, so_far: Mapping[str, Any]) -> Any:
         """Read one key, or take its default."""
         if name not in raw:
             if key.default is Required:

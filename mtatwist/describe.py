@@ -35,9 +35,7 @@ def as_object(entry: Entry) -> dict[str, object]:
     """Return what there is to say about a key, for JSON."""
     key = entry.item
     assert isinstance(key, Key)
-    written = (
-        key.default is not None and key.default is not Required and not isinstance(key.default, Computed)
-    )
+    written = key.default is not None and key.default is not Required and not isinstance(key.default, Computed)
     return {
         "key": entry.path,
         "type": key.kind.name,
@@ -96,11 +94,12 @@ def commented_toml() -> str:
     lines = [
         "# The configuration of mtatwist, with every key.",
         "#",
-        '# A line that starts with "#" and a key shows the default, or an example where there is none: '
-        "remove the",
-        "# sign to set it. Relative paths start at the directory of this file. docs/configuration.rst says "
-        "how values",
-        '# are written. "mtactl config check FILE" finds what is wrong with a file.',
+        *_wrapped(
+            'A line that starts with "#" and a key shows the default, or an example where there is none: remove '
+            "the sign to set it. Relative paths start at the directory of this file. docs/configuration.rst says "
+            'how values are written. "mtactl config check FILE" finds what is wrong with a file.',
+            "# ",
+        ),
         "#",
         f"# {GENERATED} --toml",
     ]
@@ -120,9 +119,7 @@ def commented_toml() -> str:
 
 def _commented_key(path: str, key: Key) -> list[str]:
     effect = "" if key.effect else " It has no effect yet."
-    lines = _wrapped(key.doc + effect, "# ") + _wrapped(
-        f"Type: {key.kind.name}. Default: {default_words(key)}.", "# "
-    )
+    lines = _wrapped(key.doc + effect, "# ") + _wrapped(f"Type: {key.kind.name}. Default: {default_words(key)}.", "# ")
     shown = key.example if key.default in (None, Required) or isinstance(key.default, Computed) else ""
     setting = f"{path.rpartition('.')[2]} = {shown or toml_text(key.default)}"
     return [*lines, setting if path == IN_FORCE else f"#{setting}"]
@@ -163,9 +160,7 @@ def rst() -> str:
     documented: dict[str, str] = {}
     for entry in schema.walk():
         if isinstance(entry.item, Key) and entry.item.kind.doc:
-            documented.setdefault(
-                entry.item.kind.name.removeprefix("list of ").removesuffix("s"), entry.item.kind.doc
-            )
+            documented.setdefault(entry.item.kind.name.removeprefix("list of ").removesuffix("s"), entry.item.kind.doc)
     for name in sorted(documented):
         lines += [name, *_wrapped(_inline(documented[name]), "    "), ""]
     for entry in schema.walk():
@@ -183,9 +178,7 @@ def _rst_table(entry: Entry) -> list[str]:
 
 
 def _rst_key(path: str, key: Key) -> list[str]:
-    written = (
-        key.default is not None and key.default is not Required and not isinstance(key.default, Computed)
-    )
+    written = key.default is not None and key.default is not Required and not isinstance(key.default, Computed)
     default = f"``{default_words(key)}``" if written else _inline(default_words(key))
     lines = [f".. confval:: {path}", f"   :type: {_inline(key.kind.name)}", f"   :default: {default}", ""]
     lines += [*_wrapped(_inline(key.doc), "   "), ""]

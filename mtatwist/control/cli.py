@@ -1,15 +1,17 @@
 """mtactl, the administrator's command.
 
 Exit codes: 0 for success, 2 for wrong usage of the command, 78 (EX_CONFIG) for a wrong configuration. What
-was asked for goes to standard output, warnings and errors to standard error; with ``--json`` all that there is
+was asked for goes to standard output, warnings and errors to standard error; with ``--json`` all there is
 to say about a configuration goes to standard output, one JSON object a line.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ import click
 from mtatwist import __version__
 from mtatwist import describe as text
 from mtatwist.config import ConfigError, load
+from mtatwist.values.base import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +79,10 @@ def json_option(function: F) -> F:
 @click.pass_context
 def main(context: click.Context, socket: str | None, token: str | None, as_json: bool) -> None:
     """Administer the mtatwist mail server."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character gets its number instead, and nobody a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     context.obj = Session(socket=socket, token=token, json=as_json)
 
 
@@ -114,11 +121,11 @@ def check(context: click.Context, file: str) -> None:
         if as_json:
             _say({"level": "warning", "file": file, "reason": warning})
         else:
-            click.echo(f"{file}: warning: {warning}", err=True)
+            click.echo(f"{printable(file)}: warning: {warning}", err=True)
     if as_json:
         _say({"level": "ok", "file": file, "warnings": len(warnings)})
     else:
-        click.echo(f"{file}: ok")
+        click.echo(f"{printable(file)}: ok")
 
 
 @config.command()

@@ -108,9 +108,7 @@ class Entry:
 
 def walk(cls: type[Any] | None = None, path: str = "") -> Iterator[Entry]:
     """Yield every key and table of the schema; a table comes before what it holds, its keys first."""
-    entries = [
-        Entry(f"{path}.{name}" if path else name, item) for name, (_, item) in items(cls or Config).items()
-    ]
+    entries = [Entry(f"{path}.{name}" if path else name, item) for name, (_, item) in items(cls or Config).items()]
     yield from (entry for entry in entries if isinstance(entry.item, Key))
     for entry in entries:
         if isinstance(entry.item, Table):

@@ -30,23 +30,18 @@ class Report(Protocol):
 def _check_listen(config: Config, report: Report) -> None:
     seen: dict[str, int] = {}
     if not config.listen and report.good("listen"):
-        report.problem(
-            "listen", 'no [[listen]]: nothing would receive mail; write one, with endpoint = "tcp:25"'
-        )
+        report.problem("listen", 'no [[listen]]: nothing would receive mail; write one, with endpoint = "tcp:25"')
     for index, listen in enumerate(config.listen):
         path = f"listen[{index}]"
         if report.good(f"{path}.endpoint"):
             first = seen.setdefault(listen.endpoint, index)
             if first != index:
-                report.problem(
-                    f"{path}.endpoint", f"listen[{first}] has the same endpoint: remove one of them"
-                )
+                report.problem(f"{path}.endpoint", f"listen[{first}] has the same endpoint: remove one of them")
         without = config.tls.certificate is None and config.tls.private_key is None
         if listen.tls in ("starttls", "implicit") and without and report.good("tls"):
             report.problem(
                 f"{path}.tls",
-                f'"{listen.tls}" needs a certificate: write tls.certificate and tls.private_key, '
-                'or tls = "none" here',
+                f'"{listen.tls}" needs a certificate: write tls.certificate and tls.private_key, or tls = "none" here',
             )
         if listen.role == "submission":
             report.warnings.append(
@@ -87,12 +82,8 @@ def _check_networks(config: Config, report: Report) -> None:
             )
     if not whole:
         # Two halves of the internet are the internet, too.
-        four = ipaddress.collapse_addresses(
-            each for each in networks if isinstance(each, ipaddress.IPv4Network)
-        )
-        six = ipaddress.collapse_addresses(
-            each for each in networks if isinstance(each, ipaddress.IPv6Network)
-        )
+        four = ipaddress.collapse_addresses(each for each in networks if isinstance(each, ipaddress.IPv4Network))
+        six = ipaddress.collapse_addresses(each for each in networks if isinstance(each, ipaddress.IPv6Network))
         if any(net.prefixlen == 0 for net in four) or any(net.prefixlen == 0 for net in six):
             report.problem(
                 "relay.networks",
@@ -120,9 +111,7 @@ def _check_routes(config: Config, report: Report) -> None:
                     f"{path} is never used: route[{seen[covering]}] comes first and takes all of its mail"
                 )
         if route.transport == "lmtp":
-            report.warnings.append(
-                f'{path}.transport "lmtp" is not available yet: mail for it waits in the queue'
-            )
+            report.warnings.append(f'{path}.transport "lmtp" is not available yet: mail for it waits in the queue')
     if report.good("route") and "*" not in seen:
         report.warnings.append(
             'no [[route]] has the domain "*": mail for other domains waits in the queue until there is a '

@@ -105,9 +105,7 @@ def table(cls: type[T]) -> T:
 
 def tables(cls: type[T], name: str) -> tuple[T, ...]:
     """Declare an array of tables, ``[[name]]`` in the file."""
-    return cast(
-        "tuple[T, ...]", dataclasses.field(default=(), metadata={"item": Table(cls, many=True), "name": name})
-    )
+    return cast("tuple[T, ...]", dataclasses.field(default=(), metadata={"item": Table(cls, many=True), "name": name}))
 
 
 def items(cls: type[Any]) -> dict[str, tuple[str, Key | Table]]:

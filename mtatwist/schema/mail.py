@@ -83,9 +83,7 @@ class Tls:
         "or not at all.",
         example='"/etc/ssl/mx.pem"',
     )
-    private_key: str | None = optional(
-        v.PATH, "The certificate's private key, in PEM.", example='"/etc/ssl/mx.key"'
-    )
+    private_key: str | None = optional(v.PATH, "The certificate's private key, in PEM.", example='"/etc/ssl/mx.key"')
     minimum: str = key(v.choice("1.2", "1.3"), "1.2", "The oldest TLS version that is accepted.")
 
 
@@ -111,8 +109,7 @@ class Relay:
         v.ADDRESS,
         'postmaster at the first of "relay.domains", else at "server.hostname"',
         _default_postmaster,
-        'Who gets mail for "postmaster" without a domain and for postmaster at every domain of '
-        '"relay.domains".',
+        'Who gets mail for "postmaster" without a domain and for postmaster at every domain of "relay.domains".',
     )
     recipient_delimiter: str = key(
         v.DELIMITER,
@@ -125,9 +122,7 @@ class Relay:
         "1m, 5m, 15m, 1h*4, 4h*12",
         'How long to wait after each failed attempt; the last wait repeats until "relay.max_age".',
     )
-    max_age: float = key(
-        v.DURATION, "5d", "How long delivery is tried before the message goes back to its sender."
-    )
+    max_age: float = key(v.DURATION, "5d", "How long delivery is tried before the message goes back to its sender.")
     warn_after: float = key(v.DURATION, "4h", "When the sender is told that delivery is late.", effect=False)
 
 
@@ -259,6 +254,5 @@ class Log:
     format: str = key(
         v.choice("auto", "json", "text"),
         "auto",
-        '"text" is for people, "json" is one JSON object a line, "auto" is text on a terminal and JSON '
-        "otherwise.",
+        '"text" is for people, "json" is one JSON object a line, "auto" is text on a terminal and JSON otherwise.',
     )

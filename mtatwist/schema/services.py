@@ -27,8 +27,7 @@ class Ldap:
     )
     ca_file: str | None = optional(
         v.PATH,
-        "The certificate authorities that sign the directory's certificate, in PEM; without it, the "
-        "system's.",
+        "The certificate authorities that sign the directory's certificate, in PEM; without it, the system's.",
         effect=False,
         example='"/etc/ssl/ca.pem"',
     )
@@ -70,13 +69,9 @@ class Lockout:
 class Auth:
     """Who may send mail through this server, after authentication."""
 
-    backend: str = key(
-        v.choice("ldap", "file"), "file", "Where users and passwords are looked up.", effect=False
-    )
+    backend: str = key(v.choice("ldap", "file"), "file", "Where users and passwords are looked up.", effect=False)
     require_tls: bool = key(v.BOOLEAN, True, "Whether AUTH is refused before TLS.", effect=False)
-    file: str = key(
-        v.DATA_PATH, "users", 'The users and password hashes of the "file" backend.', effect=False
-    )
+    file: str = key(v.DATA_PATH, "users", 'The users and password hashes of the "file" backend.', effect=False)
     ldap: Ldap = table(Ldap)
     lockout: Lockout = table(Lockout)
 
@@ -86,9 +81,7 @@ class Token:
     """Who may use the control socket over the network: one table for each token."""
 
     name: str = required(v.text('"ops"'), "What the log calls the holder of this token.", effect=False)
-    role: str = key(
-        v.choice("admin", "read"), "read", '"admin" may do everything, "read" may only look.', effect=False
-    )
+    role: str = key(v.choice("admin", "read"), "read", '"admin" may do everything, "read" may only look.', effect=False)
     sha256: str = required(
         v.SHA256, "The SHA-256 of the token, in hexadecimal: the token itself is not stored.", effect=False
     )
@@ -143,7 +136,5 @@ class Dns:
         effect=False,
         example='["127.0.0.1:5353"]',
     )
-    minimum_ttl: float = key(
-        v.DURATION_OR_ZERO, "1m", "The shortest time an answer is remembered.", effect=False
-    )
+    minimum_ttl: float = key(v.DURATION_OR_ZERO, "1m", "The shortest time an answer is remembered.", effect=False)
     maximum_ttl: float = key(v.DURATION, "1h", "The longest time an answer is remembered.", effect=False)

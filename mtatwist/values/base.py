@@ -68,6 +68,11 @@ def quoted(value: object) -> str:
     return text if len(text) <= 80 else text[:76] + " ..."
 
 
+def printable(text: str) -> str:
+    """Escape what would break a line or a terminal, such as the control characters in a file's name."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def type_words(value: object) -> str:
     """Name the TOML type of a value: "a number", "a list"."""
     if isinstance(value, bool):

@@ -94,9 +94,7 @@ def list_of(kind: Kind[T]) -> Kind[tuple[T, ...]]:
         return tuple(items)
 
     name = f"list of: {kind.name}" if kind.name.startswith('"') else f"list of {kind.name}s"
-    return Kind(
-        name, f"[{kind.example}]", parse, lambda values: [kind.show(value) for value in values], kind.doc
-    )
+    return Kind(name, f"[{kind.example}]", parse, lambda values: [kind.show(value) for value in values], kind.doc)
 
 
 _DURATION_DOC = (
@@ -105,9 +103,7 @@ _DURATION_DOC = (
 )
 BOOLEAN = plain("boolean", "true", parse_boolean)
 DURATION = plain("duration", '"5m"', parse_duration, show_duration, _DURATION_DOC)
-DURATION_OR_ZERO = plain(
-    "duration", '"5m"', lambda raw: parse_duration(raw, zero=True), show_duration, _DURATION_DOC
-)
+DURATION_OR_ZERO = plain("duration", '"5m"', lambda raw: parse_duration(raw, zero=True), show_duration, _DURATION_DOC)
 SIZE = plain(
     "size",
     '"25MiB"',

@@ -10,8 +10,7 @@ from itertools import groupby
 from mtatwist.values.base import quoted, string, wrong_type
 
 SECONDS = {"ms": Fraction(1, 1000)} | {
-    unit: Fraction(seconds)
-    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600), ("d", 86400), ("w", 604800))
+    unit: Fraction(seconds) for unit, seconds in (("s", 1), ("m", 60), ("h", 3600), ("d", 86400), ("w", 604800))
 }
 BYTES = {"": 1, "b": 1} | {
     unit + suffix: base**power
@@ -42,9 +41,7 @@ def parse_boolean(raw: object) -> bool:
     if isinstance(raw, bool):
         return raw
     if isinstance(raw, str) and raw.lower() in ("true", "false"):
-        raise ValueError(
-            f"expected a boolean, but found the string {quoted(raw)}: write {raw.lower()}, without quotes"
-        )
+        raise ValueError(f"expected a boolean, but found the string {quoted(raw)}: write {raw.lower()}, without quotes")
     raise wrong_type(raw, "a boolean", "true or false")
 
 
@@ -52,9 +49,7 @@ def parse_integer(raw: object, minimum: int = 1, maximum: int = 10**9) -> int:
     """Read a whole number between ``minimum`` and ``maximum``."""
     if isinstance(raw, bool) or not isinstance(raw, int):
         if isinstance(raw, str) and raw.strip().isdecimal():
-            raise ValueError(
-                f"expected a whole number, but found the string {quoted(raw)}: write it without quotes"
-            )
+            raise ValueError(f"expected a whole number, but found the string {quoted(raw)}: write it without quotes")
         raise wrong_type(raw, "a whole number", str(max(minimum, 20)))
     if raw < minimum:
         raise ValueError(f"must be at least {minimum}, not {raw}")
@@ -103,9 +98,7 @@ def parse_size(raw: object) -> int:
         if match is None and text.startswith("-"):
             raise ValueError(f"must be above zero, not {quoted(raw)}")
         if match is None:
-            raise ValueError(
-                f'{quoted(raw)} is not a size: write a number and a unit ({units}), such as "25MiB"'
-            )
+            raise ValueError(f'{quoted(raw)} is not a size: write a number and a unit ({units}), such as "25MiB"')
         unit = match[2].lower()
         if unit not in BYTES:
             cure = f'"{match[1]}{unit.upper()}iB"' if unit + "ib" in BYTES else f"one of {units}"
@@ -151,13 +144,9 @@ def parse_retry(raw: object) -> tuple[float, ...]:
     for step in string(raw, "a retry schedule", example).split(","):
         wait, star, times = (part.strip() for part in step.partition("*"))
         if not wait:
-            raise ValueError(
-                f"{quoted(raw)} has an empty step: write durations between commas, such as {example}"
-            )
+            raise ValueError(f"{quoted(raw)} has an empty step: write durations between commas, such as {example}")
         if star and not (times.isascii() and times.isdecimal() and 1 <= int(times[:9]) <= 1000):
-            raise ValueError(
-                f'{quoted(step.strip())}: after * comes how often, from 1 to 1000, such as "1h*4"'
-            )
+            raise ValueError(f'{quoted(step.strip())}: after * comes how often, from 1 to 1000, such as "1h*4"')
         schedule += [parse_duration(wait)] * (int(times) if star else 1)
     return tuple(schedule)
 

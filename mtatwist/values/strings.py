@@ -58,9 +58,7 @@ def parse_text(raw: object, must_contain: str = "", example: str = '"text"') -> 
     """Read any string that is not empty and, where asked, contains a mark."""
     text = string(raw, "a string", example)
     if must_contain not in text:
-        raise ValueError(
-            f'{quoted(raw)} lacks "{must_contain}": write it where its value belongs, such as {example}'
-        )
+        raise ValueError(f'{quoted(raw)} lacks "{must_contain}": write it where its value belongs, such as {example}')
     return text
 
 

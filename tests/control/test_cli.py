@@ -1,0 +1,170 @@
+"""mtactl: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mtatwist import describe, schema
+from mtatwist.control.cli import main
+from mtatwist.schema.declare import Key
+
+GOOD = '[[listen]]\nendpoint = "tcp:25"\n[metrics]\napi_key = "hunter2"\n'
+BAD = '[[listen]]\nendpoint = "tcp:25"\n[limits]\nhops = 0\nerors = 1\n'
+
+
+def mtactl(*arguments: str, **options: Any) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(main, arguments, **options)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    """A right file, with a secret and something to warn about."""
+    file = tmp_path / "good.toml"
+    file.write_text(GOOD)
+    return str(file)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> str:
+    """A file with two problems."""
+    file = tmp_path / "bad.toml"
+    file.write_text(BAD)
+    return str(file)
+
+
+def test_check_good(good: str) -> None:
+    """A right file is ok; what there is to warn about is on standard error."""
+    result = mtactl("config", "check", good)
+    assert result.exit_code == 0
+    assert result.stdout == f"{good}: ok\n"
+    assert f"{good}: warning: metrics.api_key has no effect yet" in result.stderr
+    assert "hunter2" not in result.output
+
+
+def test_check_bad(bad: str) -> None:
+    """All problems are on standard error, one a line, and the exit code says configuration."""
+    result = mtactl("config", "check", bad)
+    assert result.exit_code == 78
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 2
+    assert f"{bad}: limits.hops: must be at least 1, not 0\n" in result.stderr
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_check_json(bad: str, good: str, before: bool) -> None:
+    """With --json, on either side of the verb, there is one JSON object a line, on standard output."""
+
+    def check(file: str) -> Result:
+        return mtactl("--json", "config", "check", file) if before else mtactl("config", "check", "--json", file)
+
+    result = check(bad)
+    assert result.exit_code == 78
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(each["level"], each["file"]) for each in objects] == [("error", bad)] * 2
+    assert {each["key"] for each in objects} == {"limits.hops", "limits.erors"}
+    result = check(good)
+    assert result.exit_code == 0
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert objects[-1] == {"level": "ok", "file": good, "warnings": len(objects) - 1}
+    assert {each["level"] for each in objects[:-1]} == {"warning"}
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("verb", ["check", "show"])
+@pytest.mark.parametrize("name", ["", "absent.toml", "no\ndirectory/x.toml", "\udcff.toml", "latin1.toml"])
+def test_unreadable(verb: str, name: str, tmp_path: Path) -> None:
+    """A file that cannot be read is a problem like any other."""
+    (tmp_path / "latin1.toml").write_bytes(b"\xe9")
+    result = mtactl("config", verb, f"{tmp_path}/{name}")
+    assert result.exit_code == 78
+    assert isinstance(result.exception, SystemExit)
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_show_embedded() -> None:
+    """Without a file, the embedded set-up is shown, as TOML."""
+    result = mtactl("config", "show")
+    assert result.exit_code == 0
+    shown = tomllib.loads(result.stdout)
+    assert shown["server"]["hostname"] == "localhost"
+    assert shown["limits"]["message_size"] == "25MiB"
+    assert shown["route"][0]["next_hop"].endswith("/mtatwist-data/maildir/{local}")
+
+
+def test_show_hides_secrets(good: str, bad: str) -> None:
+    """Secrets are stars, in both forms; a wrong file is not shown."""
+    result = mtactl("config", "show", good)
+    assert tomllib.loads(result.stdout)["metrics"]["api_key"] == "***"
+    assert "hunter2" not in result.output
+    result = mtactl("--json", "config", "show", good)
+    assert json.loads(result.stdout)["metrics"]["api_key"] == "***"
+    assert json.loads(result.stdout)["tls"]["certificate"] is None
+    assert "hunter2" not in result.output
+    assert mtactl("config", "show", bad).exit_code == 78
+
+
+def test_describe_every_key() -> None:
+    """Every key is described: name, type, default and meaning."""
+    result = mtactl("config", "describe")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    objects = [json.loads(line) for line in mtactl("--json", "config", "describe").stdout.splitlines()]
+    entries = [entry for entry in schema.walk() if isinstance(entry.item, Key)]
+    assert [each["key"] for each in objects] == [entry.path for entry in entries]
+    for entry, shown in zip(entries, objects, strict=True):
+        assert isinstance(entry.item, Key)
+        assert entry.item.doc in text
+        assert shown["doc"] == entry.item.doc
+        assert f"{entry.path} ({shown['type']}; default: {shown['default_words']})" in text
+
+
+@pytest.mark.parametrize(
+    ("prefix", "keys"),
+    [
+        ("auth.lockout", ["auth.lockout.threshold", "auth.lockout.window", "auth.lockout.duration"]),
+        ("auth.lockout.", ["auth.lockout.threshold", "auth.lockout.window", "auth.lockout.duration"]),
+        ("limits.hops", ["limits.hops"]),
+    ],
+)
+def test_describe_prefix(prefix: str, keys: list[str]) -> None:
+    """A prefix picks a key, or all in a table."""
+    result = mtactl("config", "describe", prefix, "--json")
+    assert [json.loads(line)["key"] for line in result.stdout.splitlines()] == keys
+
+
+def test_describe_unknown() -> None:
+    """A prefix that nothing has is wrong usage."""
+    result = mtactl("config", "describe", "limit")
+    assert result.exit_code == 2
+    assert "There is no key" in result.stderr
+    assert mtactl("config", "describe", "limits", "--rst").exit_code == 2
+
+
+def test_describe_generates() -> None:
+    """The two generated files come out of it as they are."""
+    assert mtactl("config", "describe", "--rst").stdout == describe.rst()
+    assert mtactl("config", "describe", "--toml").stdout == describe.commented_toml()
+
+
+def test_global_options(good: str) -> None:
+    """--socket and --token are accepted before the verb, or from the environment; neither is printed."""
+    result = mtactl("--socket", "/run/x.sock", "--token", "t0ken", "--json", "config", "check", good)
+    assert result.exit_code == 0
+    help_text = mtactl("--help", env={"MTACTL_TOKEN": "t0ken"}).output
+    for word in ("--socket", "--token", "--json", "--version", "MTACTL_SOCKET", "MTACTL_TOKEN"):
+        assert word in help_text
+    assert "t0ken" not in result.output + help_text
+
+
+def test_version() -> None:
+    """--version names the command and its version."""
+    result = mtactl("--version")
+    assert result.exit_code == 0
+    assert result.output.startswith("mtactl, version ")
