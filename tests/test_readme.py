@@ -98,12 +98,14 @@ def running(directory: Path, command: str, address: tuple[str, int], seconds: fl
         assert process.poll() is None, f"{command}\n{log.read_text()}"
         yield
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            raise
+            process.wait()
+            pytest.fail(f"{command} did not stop:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="module")
