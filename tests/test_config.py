@@ -19,6 +19,7 @@ from mtatwist import describe, schema
 from mtatwist.config import VALIDATOR_NAMES, Config, ConfigError, Limits, Route, Secret, load
 from mtatwist.schema import Entry
 from mtatwist.schema.declare import Key
+from mtatwist.values.base import Context, toml_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -186,7 +187,7 @@ def test_default(entry: Entry) -> None:
     assert isinstance(key, Key)
     assert key.doc[-1] == "."
     if isinstance(key.default, str | int | list):
-        value = key.default_value({}, schema.declare.Context())
+        value = key.default_value({}, Context())
         assert key.kind.show(value) == key.default
     assert tomllib.loads(f"key = {key.example}")["key"] is not None
 
@@ -384,10 +385,10 @@ DOCUMENTS = st.dictionaries(
 def inline(value: object) -> str:
     """Write any document as an inline TOML value."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{describe.toml_text(key)} = {inline(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{toml_text(key)} = {inline(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(inline, value)) + "]"
-    return describe.toml_text(value)
+    return toml_text(value)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -395,7 +396,7 @@ def inline(value: object) -> str:
 def test_any_document(tmp_path: Path, document: dict[str, object]) -> None:
     """Whatever TOML holds, it is a configuration or a list of problems of one line each."""
     file = tmp_path / "mta.toml"
-    file.write_text("".join(f"{describe.toml_text(key)} = {inline(value)}\n" for key, value in document.items()))
+    file.write_text("".join(f"{toml_text(key)} = {inline(value)}\n" for key, value in document.items()))
     try:
         load(file, environ={})
     except ConfigError as error:
