@@ -19,6 +19,7 @@ from mtatwist import describe, schema
 from mtatwist.config import VALIDATOR_NAMES, Config, ConfigError, Limits, Route, Secret, load
 from mtatwist.schema import Entry
 from mtatwist.schema.declare import Key
+from mtatwist.validators import REGISTRY
 from mtatwist.values.base import Context, toml_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,6 +208,11 @@ def test_types_of_the_defaults(tmp_path: Path) -> None:
     assert config.control.socket == str(tmp_path / "mtatwist-data" / "control.sock")
 
 
+def test_validators_are_those_there_are() -> None:
+    """What the schema allows is what the registry has."""
+    assert set(VALIDATOR_NAMES) == set(REGISTRY)
+
+
 def test_values_are_frozen() -> None:
     """Nobody changes the configuration of a running server by accident."""
     config = load(None)
@@ -243,7 +249,10 @@ def test_embedded_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     config = load(None, data_dir="{odd} place")
     assert config.server.data_dir == str(tmp_path / "{odd} place")
-    assert config.routes[0].path == str(tmp_path / "{odd} place" / "maildir" / "{local}")
+    assert config.routes[0].path is not None
+    assert config.routes[0].path.format(local="you", domain="localhost") == str(
+        tmp_path / "{odd} place" / "maildir" / "you"
+    )
     for wrong in ("", "a\0b"):
         with pytest.raises(ConfigError, match=r"server\.data_dir"):
             load(None, data_dir=wrong)

@@ -171,6 +171,7 @@ def test_bad(parse: Callable[[object], object], raw: object, reason: str) -> Non
         ("unix:/run/dovecot/lmtp", "lmtp", "unix:/run/dovecot/lmtp"),
         ("mail/{domain}/{local}", "maildir", "/data/mail/{domain}/{local}"),
         ("/srv/mail/{local}", "maildir", "/srv/mail/{local}"),
+        ("/srv/{{x}}/{local}", "maildir", "/srv/{{x}}/{local}"),
     ],
 )
 def test_next_hop(raw: str, transport: str, expected: str) -> None:

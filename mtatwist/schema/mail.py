@@ -163,7 +163,7 @@ class Route:
 
     @property
     def path(self) -> str | None:
-        """The UNIX socket, or the Maildir with its placeholders; ``None`` for a host and port."""
+        """The UNIX socket, or the Maildir as a ``str.format`` template; ``None`` for a host and port."""
         if self.transport == "maildir":
             return self.next_hop
         return self.next_hop.removeprefix("unix:") if self.next_hop.startswith("unix:") else None

@@ -136,14 +136,16 @@ def show_host_port(address: tuple[str, int]) -> str:
 def parse_next_hop(raw: object, transport: str, data_dir: str) -> str:
     """Read where a route leads, and return it in its one normal form.
 
-    That form is "host:port", "[v6]:port" or "unix:/path" for smtp and lmtp, and an absolute directory path,
-    in which "{local}" and "{domain}" may stand, for maildir.
+    That form is "host:port", "[v6]:port" or "unix:/path" for smtp and lmtp; for maildir it is an absolute directory
+    path for :meth:`str.format`, with "{local}" and "{domain}", and any other brace doubled.
     """
     if transport == "maildir":
         text = string(raw, "a directory", '"maildir/{local}"')
-        if re.search(r"[{}]", re.sub(r"\{(?:local|domain)\}", "", text)):
-            raise ValueError(f'{quoted(raw)}: only "{{local}}" and "{{domain}}" may stand in braces')
-        return os.path.normpath(os.path.join(data_dir, text))
+        if re.search(r"[{}]", re.sub(r"\{(?:local|domain)\}|\{\{|\}\}", "", text)):
+            raise ValueError(
+                f'{quoted(raw)}: only "{{local}}" and "{{domain}}" may stand in braces; double a brace that is just one'
+            )
+        return os.path.normpath(os.path.join(re.sub(r"[{}]", r"\g<0>\g<0>", data_dir), text))
     default_port = 24 if transport == "lmtp" else 25
     text = string(raw, "a next hop", f'"mx.example.org:{default_port}"')
     if text.startswith("unix:"):
