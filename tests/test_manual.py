@@ -1,8 +1,10 @@
-"""The skeletons in docs/extending.rst are right: they import, and fit the seams they are for."""
+"""The manual's examples are right: skeletons import and fit the seams they are for, configurations load."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +12,7 @@ import pytest
 from zope.interface.verify import verifyClass
 
 from mtatwist import interfaces, schema, validators
+from mtatwist.config import load
 from mtatwist.envelope import Delivered, Envelope, Message, Recipient
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.smtp.address import Address
@@ -67,3 +70,11 @@ def test_transport() -> None:
     with pytest.raises(StopIteration) as stopped:
         step.send(None)
     assert [type(outcome) for outcome in stopped.value.value] == [Delivered, Delivered]
+
+
+def test_the_tutorials_configuration(tmp_path: Path) -> None:
+    page = (SKELETONS.parent / "tutorial.rst").read_text("utf-8")
+    (example,) = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
+    file = tmp_path / "tutorial.toml"
+    file.write_text(textwrap.dedent(example))
+    assert not load(str(file)).warnings
