@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """Takes message octets until the end of data, whatever is wrong with them; refuses only then."""
+    """Takes message octets until the end of data, whatever is wrong with them; refuses only then.
+
+    Of several reasons to refuse it is always the same one that is told, however the octets were cut up: size before
+    bytes before the header.
+    """
 
     def __init__(
         self,
@@ -39,7 +43,7 @@ class Body:
 
     def take(self, data: bytes) -> Deferred[None] | None:
         """Take a chunk; a Deferred asks to wait with the next one."""
-        if self._refusal is not None:
+        if self._refusal is TOO_BIG:
             return None
         data = self._line_ends.feed(data)
         self._transaction.size += len(data)
@@ -47,7 +51,7 @@ class Body:
             self._refuse(TOO_BIG)
         elif self._line_ends.bad:
             self._refuse(BAD_BYTES)
-        elif data:
+        elif data and self._refusal is None:
             if self._head is not None:
                 self._collect_header(data)
             if self._refusal is None:
@@ -59,8 +63,6 @@ class Body:
         held = self._line_ends.end()
         if held:
             self.take(held)
-        if self._line_ends.bad and self._refusal is None:
-            self._refuse(BAD_BYTES)
         if self._refusal is None and self._head is not None:
             self._header_is(self._head)
         if self._refusal is not None:
@@ -82,15 +84,16 @@ class Body:
         return await self._writer.finish()
 
     def _refuse(self, reply: Reply) -> None:
+        if self._refusal is None:
+            self._writer.abort()
         self._refusal = reply
-        self._writer.abort()
 
     def _collect_header(self, data: bytes) -> None:
         assert self._head is not None
         head = self._head + data if self._head else data
         end = header_end(head)
         if end >= 0:
-            self._header_is(head[:end])
+            self._header_is(head[: min(end, MAX_HEADER)])
         elif len(head) >= MAX_HEADER:
             self._header_is(head[:MAX_HEADER])
         else:

@@ -247,7 +247,7 @@ class ReceiveProtocol(smtp.ESMTP):
             return
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
-        if not self._waiting:
+        if not self._waiting and (self._dots is not None or self._chunk_left >= 0):
             self.resetTimeout()
         self._drain()
 
@@ -311,6 +311,8 @@ class ReceiveProtocol(smtp.ESMTP):
         line, self._at = self._framer.cut(self._buffer, self._at)
         if line is None:
             return False
+        # Only a whole line is a sign of life.
+        self.resetTimeout()
         if isinstance(line, Reply):
             self._refuse(line)
         elif self.mode == smtp.AUTH:
@@ -322,11 +324,14 @@ class ReceiveProtocol(smtp.ESMTP):
     def lookupMethod(self, command: bytes | str) -> Callable[[Any], None] | None:  # noqa: N802
         """(SMTP) The method for a verb: those of the table, and nothing else that happens to have such a name."""
         verb = command if isinstance(command, str) else command.decode("ascii", "replace")
-        name = COMMANDS.get(verb.upper())
+        name = COMMANDS.get(verb.upper() if verb.isascii() else verb)
         return None if name is None else getattr(self, name)
 
     def state_COMMAND(self, line: bytes) -> None:  # noqa: N802
         """(SMTP) One command line, without its CRLF."""
+        if self._transaction is None and self.factory.clock.seconds() - self._started > self._timeouts.session:
+            self.timeoutConnection()
+            return
         try:
             verb, rest = command.split(line)
             method = self.lookupMethod(verb)
@@ -388,8 +393,6 @@ class ReceiveProtocol(smtp.ESMTP):
         """RFC 5321 §4.1.1.2."""
         if self._stopping:
             self._end(reply.SHUTDOWN)
-        elif self.factory.clock.seconds() - self._started > self._timeouts.session:
-            self.timeoutConnection()
         elif not self.session.helo or self._transaction is not None:
             self._refuse(reply.BAD_SEQUENCE)
         else:

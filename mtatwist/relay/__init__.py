@@ -1,0 +1,1 @@
+"""The relay manager: from the spool to the next hops."""

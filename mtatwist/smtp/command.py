@@ -13,8 +13,8 @@ MAX_COMMAND_LINE = 4096
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\U0010ffff]+))?")
-_BDAT = re.compile(r" *(\d{1,19})(?: +(LAST))? *", re.IGNORECASE)
-_BDAT_TOO_LONG = re.compile(r" *\d{19,}(?: .*)?")
+_BDAT = re.compile(r" *(\d{1,19})(?: +(LAST))? *", re.ASCII | re.IGNORECASE)
+_BDAT_TOO_LONG = re.compile(r" *\d{19,}(?: .*)?", re.ASCII)
 MAX_CHUNK = 2**63 - 1
 
 
@@ -48,7 +48,8 @@ def split(line: bytes) -> tuple[str, str]:
         if _CONTROL.search(text):
             raise CommandError(Reply(500, "5.5.2", "Control characters are not allowed in commands"))
     verb, _, rest = text.partition(" ")
-    return verb.upper(), rest
+    # Not all that is upper-cased to ASCII was ASCII before.
+    return verb.upper() if verb.isascii() else verb, rest
 
 
 def parse_path_command(keyword: str, rest: str) -> PathCommand:

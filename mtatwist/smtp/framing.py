@@ -6,26 +6,35 @@ from mtatwist.smtp.reply import BARE_LINE_END, LINE_TOO_LONG, Reply
 
 
 class LineFramer:
-    """Cuts command lines out of a buffer; what is too long is dropped to its end, and refused once."""
+    """Cuts command lines out of a buffer; one that can't be taken is refused once, and skipped to its CRLF."""
 
     def __init__(self, limit: int) -> None:
         """``limit``: octets a line may have, CRLF included."""
         self._limit = limit
-        self._dropping = False
+        self._skipping = False
 
     def cut(self, buffer: bytes, start: int) -> tuple[bytes | Reply | None, int]:
         """The next line of ``buffer`` from ``start`` (without its CRLF), or the Reply that refuses it, or None
         when it is not complete; and where to go on. Up to one CR is left in the buffer."""
+        if self._skipping:
+            end = buffer.find(b"\r\n", start)
+            if end < 0:
+                return None, self._all_but_cr(buffer)
+            self._skipping = False
+            start = end + 2
         end = buffer.find(b"\n", start)
+        if (end + 1 if end >= 0 else len(buffer)) - start > self._limit:
+            self._skipping = True
+            return LINE_TOO_LONG, end - 1 if end >= 0 else self._all_but_cr(buffer)
         if end < 0:
-            if self._dropping or len(buffer) - start > self._limit:
-                self._dropping = True
-                # A trailing CR may be half of the line end.
-                return None, len(buffer) - buffer.endswith(b"\r")
             return None, start
-        if self._dropping or end + 1 - start > self._limit:
-            self._dropping = False
-            return LINE_TOO_LONG, end + 1
         if end == start or buffer[end - 1] != 13:
+            # Said at once, since a peer that never sends CRLF would wait; what stands behind it is no command.
+            self._skipping = True
             return BARE_LINE_END, end + 1
         return buffer[start : end - 1], end + 1
+
+    @staticmethod
+    def _all_but_cr(buffer: bytes) -> int:
+        """The end of ``buffer``, but before a trailing CR: it may be half of the line end."""
+        return len(buffer) - buffer.endswith(b"\r")

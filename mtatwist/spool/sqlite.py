@@ -95,10 +95,11 @@ class SqliteSpool:
 
     def stop(self) -> None:
         """Commit what waits, close everything, let go of the lock."""
-        self._writer.stop()
         self._bodies.stop()
         while self._readers:
             self._readers.pop().close()
+        # Last, so that SQLite checkpoints and removes the WAL.
+        self._writer.stop()
         self._directory.release()
 
     def create(self, envelope: Envelope) -> ISpoolWriter:

@@ -18,7 +18,7 @@ class Parameters:
         """SIZE (RFC 1870 §6) and BODY (RFC 6152 §2)."""
         for key, value in transaction.parameters.items():
             if key == "SIZE":
-                if not (value.isdecimal() and len(value) <= 20):
+                if not (value.isascii() and value.isdecimal() and len(value) <= 20):
                     return SYNTAX
             elif key == "BODY":
                 if value.upper() not in BODY_TYPES:

@@ -1,0 +1,332 @@
+"""The relay manager: gives messages to next hops, records what became of them, and looks for what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from mtatwist.envelope import Deferral, Delivered, Envelope, Message, Outcome, Recipient, Settled, State
+from mtatwist.relay.dsn import Failed, failure_report
+from mtatwist.relay.hop import Hop, Work
+from mtatwist.relay.route import Route, choose
+from mtatwist.smtp.header import MAX_HEADER
+from mtatwist.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from mtatwist.interfaces import ISpool, ISpoolWriter, ITransport
+    from mtatwist.metrics.instruments import Instruments
+    from mtatwist.relay.retry import Schedule
+
+_log = Logger()
+
+T = TypeVar("T")
+
+CLAIM_LIMIT = 200
+"""Recipients claimed from the spool at once."""
+
+IN_FLIGHT_LIMIT = 4000
+"""Recipients being worked on; new mail above it stays in the spool until there is room."""
+
+MEMORY_LIMIT = 32 * 1024 * 1024
+"""Octets of bodies that may wait in memory; above it they are read from the spool when their turn comes."""
+
+RECIPIENTS_LIMIT = 100
+"""Recipients a transaction with a next hop has (RFC 5321 §4.5.3.1.8: every server takes that many)."""
+
+SCAN_SECONDS = 60.0
+"""Longest time between two looks for due work: the bound on the harm of a missed wake-up or a clock that jumped."""
+
+REWRITE_SECONDS = 5.0
+"""How long to wait when the spool could not be written."""
+
+PARK_SECONDS = 5.0
+"""How long work waits in the spool when its next hop has no room for it."""
+
+
+class RelayManager(Service):
+    """Wakes for new messages and for due ones; nothing that happens to one message stops the others."""
+
+    def __init__(
+        self,
+        spool: ISpool,
+        *,
+        routes: Sequence[Route],
+        transport: Callable[[Route], ITransport],
+        schedule: Schedule,
+        hostname: str,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        metrics: Instruments,
+        grace: float = 10.0,
+    ) -> None:
+        """``wall`` gives seconds since the epoch; ``grace``: seconds that deliveries under way have when stopping."""
+        self._spool = spool
+        self._routes = tuple(routes)
+        self._make_transport = transport
+        self._schedule = schedule
+        self._hostname = hostname
+        self._clock = clock
+        self._wall = wall
+        self._metrics = metrics
+        self._grace = grace
+        self._transports: dict[Route, ITransport] = {}
+        self._hops: dict[tuple[Route, str], Hop] = {}
+        self._in_flight = 0
+        self._in_memory = 0
+        self._timer: IDelayedCall | None = None
+        self._scanning = False
+        self._scan_again = False
+        self._empty: Deferred[None] | None = None
+
+    def startService(self) -> None:  # noqa: N802
+        """Begin with what an earlier run left."""
+        super().startService()
+        self._scan()
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802
+        """Begin nothing more; let deliveries finish within the grace time, then cut them."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting = [work for hop in list(self._hops.values()) for work in hop.drain()]
+        for work in waiting:
+            self._give_back(work, self._wall())
+        if self._in_flight:
+            self._empty = Deferred()
+            late = self._clock.callLater(self._grace, self._cut)
+            await self._empty
+            if late.active():
+                late.cancel()
+        for transport in self._transports.values():
+            transport.stop()
+
+    def wake(self, message: Message) -> None:
+        """A message has been made durable, claimed by us: try it now."""
+        self._take(message)
+
+    # From the spool to the hops.
+
+    def _scan(self) -> None:
+        """Look for due work, unless that is being done."""
+        if self._scanning:
+            self._scan_again = True
+            return
+        self._scanning = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        Deferred.fromCoroutine(self._scan_round()).addBoth(self._scanned)
+
+    async def _scan_round(self) -> float:
+        """Claim what is due, as far as there is room; gives the seconds until the next look."""
+        while self.running and self._in_flight < IN_FLIGHT_LIMIT:
+            claimed = await self._spool.claim_due(self._wall(), CLAIM_LIMIT)
+            if not claimed:
+                due = await self._spool.next_due()
+                return SCAN_SECONDS if due is None else min(max(due - self._wall(), 0.05), SCAN_SECONDS)
+            for message in claimed:
+                self._take(message)
+        return 1.0
+
+    def _scanned(self, result: object) -> None:
+        """A round ended, well or not: there is always another."""
+        self._scanning = False
+        delay = 1.0
+        if isinstance(result, float):
+            delay = result
+        else:
+            self._metrics.relay_errors.value += 1
+            _log.failure("scan_failed", result)
+        if not self.running:
+            return
+        if self._scan_again:
+            self._scan_again = False
+            delay = min(delay, 0.05)
+        self._timer = self._clock.callLater(delay, self._scan)
+
+    def _scan_by(self, at: float) -> None:
+        """Something becomes due at ``at``: look then, if no look comes before."""
+        if self._timer is not None and self._timer.active():
+            delay = max(at - self._wall(), 0.05)
+            if self._timer.getTime() > self._clock.seconds() + delay:
+                self._timer.reset(delay)
+
+    def _take(self, message: Message) -> None:
+        """Give a claimed message to its next hops."""
+        recipients = message.envelope.recipients
+        self._in_flight += len(recipients)
+        self._metrics.in_flight.value = self._in_flight
+        groups: dict[Route | None, list[Recipient]] = {}
+        for recipient in recipients:
+            groups.setdefault(choose(self._routes, recipient.domain), []).append(recipient)
+        for route, group in groups.items():
+            for start in range(0, len(group), RECIPIENTS_LIMIT):
+                self._give(route, Work(message, group[start : start + RECIPIENTS_LIMIT]))
+
+    def _give(self, route: Route | None, work: Work) -> None:
+        if not self.running or self._in_flight > IN_FLIGHT_LIMIT:
+            self._give_back(work, self._wall())
+            return
+        if route is None:
+            where = work.recipients[0].domain
+            nowhere = Deferral(Reply(451, "4.4.4", f"No [[route]] leads to {where}"))
+            self._settle(work, [nowhere] * len(work.recipients))
+            return
+        hop = self._hop(route)
+        if hop.full:
+            self._give_back(work, self._wall() + PARK_SECONDS)
+            return
+        body = work.message.body
+        if body is not None:
+            if self._in_memory + len(body) > MEMORY_LIMIT:
+                work.message = Message(work.message.number, work.message.envelope, work.message.size)
+            else:
+                self._in_memory += len(body)
+        hop.add(work)
+
+    def _hop(self, route: Route) -> Hop:
+        key = (route, route.next_hop)
+        hop = self._hops.get(key)
+        if hop is None:
+            transport = self._transports.get(route)
+            if transport is None:
+                transport = self._transports[route] = self._make_transport(route)
+            hop = self._hops[key] = Hop(
+                transport,
+                route.next_hop,
+                connections=route.connections,
+                clock=self._clock,
+                metrics=self._metrics,
+                settle=self._delivered,
+                idle=lambda hop: self._hops.pop(key, None),
+            )
+        return hop
+
+    # From the hops to the spool.
+
+    def _delivered(self, work: Work, outcomes: Sequence[Outcome]) -> None:
+        if work.message.body is not None:
+            self._in_memory -= len(work.message.body)
+        self._settle(work, outcomes)
+
+    def _settle(self, work: Work, outcomes: Sequence[Outcome]) -> None:
+        done = Deferred.fromCoroutine(self._record(work, outcomes))
+        done.addBoth(self._settled, work)
+
+    def _settled(self, result: object, work: Work) -> None:
+        if result is not None:
+            self._metrics.relay_errors.value += 1
+            _log.failure("settle_failed", result, id=work.message.id)
+        self._let_go(work)
+
+    def _let_go(self, work: Work) -> None:
+        self._in_flight -= len(work.recipients)
+        self._metrics.in_flight.value = self._in_flight
+        if not self._in_flight and self._empty is not None:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    async def _record(self, work: Work, outcomes: Sequence[Outcome]) -> None:
+        """Write down what became of each recipient; a failure's DSN goes into the same transaction."""
+        message, now = work.message, self._wall()
+        results: list[Settled] = []
+        failures: list[Failed] = []
+        for recipient, outcome in zip(work.recipients, outcomes, strict=True):
+            result = self._judge(message, recipient, outcome, now)
+            results.append(result)
+            if result.state is State.FAILED:
+                failures.append(Failed(recipient, result.reply, result.host, now))
+            self._log_attempt(message, recipient, result)
+        reports = []
+        if failures:
+            if message.envelope.reverse_path:
+                reports.append(await self._report(message, failures, now))
+            else:
+                # Nobody to tell (RFC 5321 §6.1): the log is all there is.
+                _log.warn("undeliverable_report_dropped", id=message.id)
+        for stored in await self._surely(lambda: self._spool.settle(results, reports)):
+            self._metrics.reports.value += 1
+            self._take(stored)
+        for result in results:
+            if result.state is State.DEFERRED:
+                self._scan_by(result.next_attempt)
+
+    def _judge(self, message: Message, recipient: Recipient, outcome: Outcome, now: float) -> Settled:
+        """A recipient's new state. A deferral becomes a failure once the message has been tried for long enough."""
+        state, reply, next_attempt = State.FAILED, outcome.reply, 0.0
+        received_at = message.envelope.received_at
+        if isinstance(outcome, Delivered):
+            self._metrics.delivered.value += 1
+            state = State.DELIVERED
+        elif not isinstance(outcome, Deferral):
+            self._metrics.failed.value += 1
+        elif self._schedule.expired(received_at, now):
+            self._metrics.failed.value += 1
+            self._metrics.expired.value += 1
+            reply = Reply(551, "5.4.7", f"Tried for too long; the last try said: {reply}")
+        else:
+            self._metrics.deferred.value += 1
+            state = State.DEFERRED
+            next_attempt = self._schedule.next_attempt(received_at, recipient.attempts + 1, now)
+        return Settled(message.number, recipient.index, state, reply, outcome.host, now, next_attempt)
+
+    async def _report(self, message: Message, failures: Sequence[Failed], now: float) -> ISpoolWriter:
+        reverse_path = message.envelope.reverse_path
+        to = Recipient(0, reverse_path, reverse_path.rpartition("@")[2].lower())
+        writer = self._spool.create(Envelope("", [to], received_at=now))
+        original = await self._spool.read(message, 0, MAX_HEADER)
+        writer.write(
+            failure_report(
+                message, failures, original, hostname=self._hostname, boundary=f"{writer.number:X}.{message.id}", now=now
+            )
+        )
+        return writer
+
+    def _give_back(self, work: Work, due: float) -> None:
+        """Leave work to a later claim."""
+        claims = [(work.message.number, recipient.index, due) for recipient in work.recipients]
+        released = Deferred.fromCoroutine(self._surely(lambda: self._spool.release(claims)))
+        released.addBoth(self._settled, work)
+        released.addCallback(lambda _: self._scan_by(due))
+
+    async def _surely(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a write until the spool takes it: what it says has already happened. When the server stops
+        before, the claim is void after the restart, and the work is done again."""
+        while True:
+            try:
+                return await write()
+            except Exception:
+                if not self.running:
+                    raise
+                self._metrics.relay_errors.value += 1
+                _log.failure("spool_write_failed")
+                await deferLater(self._clock, REWRITE_SECONDS)
+
+    def _cut(self) -> None:
+        for hop in list(self._hops.values()):
+            hop.cut()
+
+    @staticmethod
+    def _log_attempt(message: Message, recipient: Recipient, result: Settled) -> None:
+        _log.info(
+            result.state.name.lower(),
+            id=message.id,
+            session=message.envelope.session,
+            forward_path=recipient.address,
+            host=result.host,
+            code=result.reply.code,
+            enhanced=result.reply.enhanced,
+            reply=result.reply.text,
+            attempts=recipient.attempts + 1,
+            delay=round(result.at - message.envelope.received_at, 3),
+        )

@@ -1,0 +1,28 @@
+"""When to try again: the schedule, its jitter and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import random
+
+JITTER = 0.1
+"""Up to this part of an interval is added or taken, so that what failed together is not tried together."""
+
+
+class Schedule:
+    """Intervals between attempts, in seconds; the last one repeats until ``max_age`` seconds after acceptance."""
+
+    def __init__(self, intervals: Sequence[float], max_age: float, random: Callable[[], float] = random) -> None:
+        self._intervals = tuple(intervals)
+        self._max_age = max_age
+        self._random = random
+
+    def expired(self, received_at: float, now: float) -> bool:
+        """Has the message been tried for long enough?"""
+        return now - received_at >= self._max_age
+
+    def next_attempt(self, received_at: float, attempts: int, now: float) -> float:
+        """When to try again after ``attempts`` attempts; one last attempt falls on the end of max_age."""
+        interval = self._intervals[min(attempts, len(self._intervals)) - 1]
+        due = now + interval * (1 + JITTER * (2 * self._random() - 1))
+        return min(due, max(received_at + self._max_age, now + 1.0))

@@ -1,0 +1,320 @@
+"""``twistd mta``: options, and the only place where objects are wired together."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import apsw
+from twisted.application.service import MultiService, Service
+from twisted.cred.checkers import AllowAnonymousAccess
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import ILogObserver, Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python import usage
+from twisted.python.logfile import LogFile
+
+from mtatwist import __version__
+from mtatwist.config import Config, ConfigError, Listen, load
+from mtatwist.log import LineObserver
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.receive.delivery import Door, Realm
+from mtatwist.receive.factory import ReceiveFactory, Sessions
+from mtatwist.receive.protocol import Limits, Timeouts
+from mtatwist.relay.manager import RelayManager
+from mtatwist.relay.retry import Schedule
+from mtatwist.relay.route import Route
+from mtatwist.smtp.address import DomainSet
+from mtatwist.spool.schema import SchemaTooNew
+from mtatwist.spool.sqlite import SqliteSpool
+from mtatwist.store.datadir import DataDirError
+from mtatwist.tls.policy import CertificateError, ServerContext, client_context
+from mtatwist.transports import REGISTRY as TRANSPORTS
+from mtatwist.transports.smtp import ClientTimeouts
+from mtatwist.validators import build
+from mtatwist.validators.chain import Chain
+
+_log = Logger()
+
+SPARE_DESCRIPTORS = 200
+"""File descriptors kept for next hops, bodies, the database and the log; sessions share the rest."""
+
+
+class Options(usage.Options):
+    """What ``twistd mta`` can be told."""
+
+    synopsis = "[options]"
+    longdesc = "A mail transfer agent. Without --config: mail for localhost, on 127.0.0.1:2525, into Maildirs."
+    optParameters = [
+        ["config", "c", None, "The configuration file (TOML); see 'mtactl config describe'."],
+        ["data-dir", "d", None, "Where the spool lives; goes before the file's server.data_dir."],
+    ]
+
+    def opt_version(self) -> NoReturn:
+        """Say the version and leave."""
+        print(f"mtatwist {__version__}")
+        raise SystemExit(0)
+
+
+def makeService(options: Options) -> MultiService:  # noqa: N802
+    """The whole server. A configuration that can't be used ends the process here, with nothing bound."""
+    from twisted.internet import reactor
+
+    # The reactor's clock is wall-clock time: a jump would fire every timer, or none.
+    reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+    try:
+        config = load(options["config"], data_dir=options["data-dir"])
+        return Mta(config, reactor, parent=options.parent)
+    except (ConfigError, CertificateError) as error:
+        _exit(os.EX_CONFIG, str(error))
+
+
+def _exit(code: int, why: str) -> NoReturn:
+    print(why, file=sys.__stderr__, flush=True)
+    raise SystemExit(code)
+
+
+class Mta(MultiService):
+    """The server: what stops, stops in the order in which mail flows."""
+
+    def __init__(self, config: Config, reactor: Any, parent: Any = None) -> None:
+        """``parent``: twistd's own options. Raises CertificateError."""
+        super().__init__()
+        self._config = config
+        self._reactor = reactor
+        self._twistd = parent or {}
+        self.metrics = metrics = Instruments()
+        hostname = config.server.hostname
+        self.spool = SqliteSpool(
+            config.server.data_dir, reactor=reactor, metrics=metrics, minimum_free=config.spool.minimum_free
+        )
+        client_timeouts = ClientTimeouts(**_fields(config.timeouts.client, ClientTimeouts))
+        self.relay = RelayManager(
+            self.spool,
+            routes=[Route(**_fields(route, Route)) for route in config.routes],
+            transport=lambda route: TRANSPORTS[route.transport](
+                spool=self.spool,
+                reactor=reactor,
+                hostname=hostname,
+                timeouts=client_timeouts,
+                tls=route.tls,
+                tls_context=client_context,
+            ),
+            schedule=Schedule(config.relay.retry, config.relay.max_age),
+            hostname=hostname,
+            clock=reactor,
+            wall=time.time,
+            metrics=metrics,
+        )
+        self.sessions = Sessions(
+            _sessions_for_descriptors(config.limits.connections), config.limits.connections_per_address
+        )
+        self._listeners = self._make_listeners()
+        for listener in self._listeners:
+            listener.setServiceParent(self)
+
+    def _make_listeners(self) -> list[Listener]:
+        config, metrics = self._config, self.metrics
+        domains = DomainSet(config.relay.domains)
+        validators = build(
+            config.validators.order,
+            message_size=config.limits.message_size,
+            has_room=self.spool.has_room,
+            domains=domains,
+            hops=config.limits.hops,
+        )
+        chain = Chain(validators, metrics)
+        door = Door(
+            hostname=config.server.hostname,
+            spool=self.spool,
+            chain=chain,
+            metrics=metrics,
+            wake=self.relay.wake,
+            wall=time.time,
+            now=self._reactor.seconds,
+            message_size=config.limits.message_size,
+            recipients=config.limits.recipients,
+            domains=domains,
+            postmaster=config.relay.postmaster,
+        )
+        portal = Portal(Realm(door), [AllowAnonymousAccess()])
+        tls = None
+        if config.tls.certificate and config.tls.private_key:
+            tls = ServerContext(config.tls.certificate, config.tls.private_key, config.tls.minimum)
+        return [
+            Listener(
+                self._reactor,
+                listen,
+                ReceiveFactory(
+                    portal,
+                    clock=self._reactor,
+                    sessions=self.sessions,
+                    chain=chain,
+                    metrics=metrics,
+                    hostname=config.server.hostname,
+                    limits=Limits(config.limits.message_size, config.limits.errors),
+                    timeouts=Timeouts(**_fields(config.timeouts, Timeouts)),
+                    networks=config.relay.networks,
+                    role=listen.role,
+                    tls_context=tls if listen.tls == "starttls" else None,
+                    implicit_tls=listen.tls == "implicit",
+                ),
+                tls if listen.tls == "implicit" else None,
+                self._fail,
+            )
+            for listen in config.listen
+        ]
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        """Log our way, unless twistd was told another."""
+        super().setServiceParent(parent)
+        if self._twistd.get("logger") or self._twistd.get("syslog"):
+            return
+        name = self._twistd.get("logfile")
+        if self._twistd.get("nodaemon", True) and name in (None, "-"):
+            stream: Any = sys.stdout
+        else:
+            stream = LogFile.fromFullPath(os.path.abspath(name or "twistd.log"))
+            stream.isatty = lambda: False
+        parent.setComponent(ILogObserver, LineObserver(stream, self._config.log.format))
+
+    def startService(self) -> None:  # noqa: N802
+        """The ports are bound and privileges gone: open the spool, then begin."""
+        try:
+            self.spool.start()
+        except DataDirError as error:
+            self._fail(os.EX_CANTCREAT, str(error))
+        except SchemaTooNew as error:
+            self._fail(os.EX_CONFIG, f"server.data_dir {self._config.server.data_dir}: {error}")
+        except (apsw.Error, OSError) as error:
+            self._fail(
+                os.EX_IOERR,
+                f"server.data_dir {self._config.server.data_dir}: the spool can't be opened: {error}; check the disk"
+                " and the directory's owner before anything else touches it",
+            )
+        self.relay.startService()
+        super().startService()
+        for warning in self._config.warnings:
+            _log.warn("configuration_warning", warning=warning)
+        _log.info("start", version=__version__, pid=os.getpid(), listen=[one.facts() for one in self._listeners])
+        if self._config.embedded:
+            _log.info("hint", text=_hint(self._config, self._listeners))
+
+    async def _stop(self) -> None:
+        _log.info("stopping")
+        grace = self._config.timeouts.shutdown
+        for end in (super().stopService, lambda: self.sessions.shut_down(self._reactor, grace), self.relay.stopService):
+            try:
+                await end()
+            except Exception:
+                # Whatever it is, the next part must get its chance to end well.
+                _log.failure("stop_failed")
+        self.spool.stop()
+        _log.info("stopped")
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802
+        """No new connections, then transactions, deliveries and the spool, each to its end."""
+        return Deferred.fromCoroutine(self._stop())
+
+    def _fail(self, code: int, why: str) -> NoReturn:
+        """The server can't start."""
+        _log.critical("start_failed", reason=why)
+        pidfile = self._twistd.get("pidfile")
+        if pidfile and os.path.exists(pidfile):
+            os.unlink(pidfile)
+        _exit(code, why)
+
+
+class Listener(Service):
+    """One [[listen]]: bound while the process may still bind low ports, accepting until the server stops."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        listen: Listen,
+        factory: ReceiveFactory,
+        implicit_tls: ServerContext | None,
+        fail: Callable[[int, str], NoReturn],
+    ) -> None:
+        self._reactor = reactor
+        self._listen = listen
+        self._factory: Any = factory
+        if implicit_tls is not None:
+            self._factory = TLSMemoryBIOFactory(implicit_tls, False, factory)
+        self._fail = fail
+        self._port: Any = None
+
+    def privilegedStartService(self) -> None:  # noqa: N802
+        """Bind; a port that can't be bound ends the process, saying which."""
+        self._bind()
+
+    def startService(self) -> None:  # noqa: N802
+        """Bind, where nobody called privilegedStartService()."""
+        super().startService()
+        if self._port is None:
+            self._bind()
+
+    def stopService(self) -> Any:  # noqa: N802
+        """Accept no more."""
+        super().stopService()
+        return None if self._port is None else self._port.stopListening()
+
+    def facts(self) -> dict[str, Any]:
+        """Where this really listens."""
+        host = self._port.getHost() if self._port is not None else None
+        return {
+            "endpoint": self._listen.endpoint,
+            "role": self._listen.role,
+            "host": getattr(host, "host", None) or str(getattr(host, "name", "")),
+            "port": getattr(host, "port", None),
+        }
+
+    def _bind(self) -> None:
+        try:
+            bound = serverFromString(self._reactor, self._listen.endpoint).listen(self._factory)
+        except (ValueError, TypeError, KeyError) as error:
+            self._fail(os.EX_CONFIG, f"listen.endpoint {self._listen.endpoint!r}: {error}")
+        bound.addCallbacks(self._bound, self._not_bound)
+
+    def _bound(self, port: Any) -> None:
+        self._port = port
+
+    def _not_bound(self, failure: Any) -> None:
+        why = failure.getErrorMessage()
+        if failure.check(CannotListenError):
+            error = failure.value.socketError
+            why = getattr(error, "strerror", None) or str(error)
+        self._fail(os.EX_OSERR, f"listen.endpoint {self._listen.endpoint!r} can't be bound: {why}")
+
+
+def _fields(source: Any, target: type) -> dict[str, Any]:
+    """Those attributes of a configuration table that ``target`` has fields for."""
+    names: Sequence[str] = getattr(target, "_fields", None) or tuple(getattr(target, "__dataclass_fields__"))
+    return {name: getattr(source, name) for name in names}
+
+
+def _sessions_for_descriptors(wanted: int) -> int:
+    """As many sessions as there may be file descriptors for: at the limit, accepting would spin (EMFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + SPARE_DESCRIPTORS
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    # Each session may have a body in a file.
+    return max(1, min(wanted, (soft - SPARE_DESCRIPTORS) // 2))
+
+
+def _hint(config: Config, listeners: Sequence[Listener]) -> str:
+    facts = listeners[0].facts()
+    return (
+        f"No --config: mail for anyone at localhost, from {facts['host']}:{facts['port']}, goes to the Maildirs under"
+        f" {config.server.data_dir}/maildir. Try: swaks --server {facts['host']}:{facts['port']} --to you@localhost;"
+        " then look there. Next: mtactl config describe, and twistd -n mta --config FILE"
+    )

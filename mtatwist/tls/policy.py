@@ -1,0 +1,70 @@
+"""Contexts for both sides of TLS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
+from zope.interface import implementer
+
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+# Mozilla's intermediate list; TLS 1.3 has its own, which is fine as it is.
+_CIPHERS = b":".join(
+    [
+        b"ECDHE-ECDSA-AES128-GCM-SHA256",
+        b"ECDHE-RSA-AES128-GCM-SHA256",
+        b"ECDHE-ECDSA-AES256-GCM-SHA384",
+        b"ECDHE-RSA-AES256-GCM-SHA384",
+        b"ECDHE-ECDSA-CHACHA20-POLY1305",
+        b"ECDHE-RSA-CHACHA20-POLY1305",
+    ]
+)
+
+
+class CertificateError(Exception):
+    """The certificate or its key can't be used; the message says which, why and what helps."""
+
+
+@implementer(IOpenSSLContextFactory)
+class ServerContext:
+    """One OpenSSL context for all sessions, read once (while the process may still read the key)."""
+
+    def __init__(self, certificate: str, private_key: str, minimum: str = "1.2") -> None:
+        """``certificate``: a PEM file with the chain, ours first. Raises CertificateError."""
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(_VERSIONS[minimum])
+        context.set_cipher_list(_CIPHERS)
+        context.set_options(
+            SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | getattr(SSL, "OP_NO_RENEGOTIATION", 0)
+        )
+        for key, path in (("tls.certificate", certificate), ("tls.private_key", private_key)):
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                raise CertificateError(f"{key}: {path}: {error.strerror}") from None
+        try:
+            context.use_certificate_chain_file(certificate)
+        except SSL.Error:
+            raise CertificateError(f"tls.certificate: {certificate} is not a certificate in PEM form") from None
+        try:
+            context.use_privatekey_file(private_key)
+        except SSL.Error:
+            raise CertificateError(
+                f"tls.private_key: {private_key} is not the unencrypted PEM key of {certificate}"
+            ) from None
+        self._context = context
+
+    def getContext(self) -> SSL.Context:  # noqa: N802
+        """See IOpenSSLContextFactory."""
+        return self._context
+
+
+def client_context(host: str, verify: bool) -> Any:
+    """How to speak TLS to ``host``: with its certificate and name checked, or just encrypted."""
+    if verify:
+        return optionsForClientTLS(host)
+    return CertificateOptions()

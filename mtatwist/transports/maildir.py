@@ -1,0 +1,125 @@
+"""Final delivery into Maildirs, by the standard library's mailbox module in a bounded pool of threads."""
+
+from __future__ import annotations
+
+import io
+import mailbox
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from mtatwist.envelope import Delivered, Deferral, Failure, Message, Outcome, Recipient
+from mtatwist.interfaces import IDelivery, ITransport
+from mtatwist.smtp.header import MAX_HEADER, header_end, without_field
+from mtatwist.smtp.reply import Reply
+from mtatwist.store.datadir import sync_directory
+
+if TYPE_CHECKING:
+    from mtatwist.interfaces import ISpool
+
+_log = Logger()
+
+THREADS = 4
+READ_SIZE = 256 * 1024
+
+
+@implementer(ITransport)
+class MaildirTransport:
+    """The next hop is a directory with {local} and {domain} in it."""
+
+    def __init__(self, *, spool: ISpool, reactor: IReactorFromThreads, **_: Any) -> None:
+        self._spool = spool
+        self._reactor = reactor
+        self._pool = ThreadPool(0, THREADS, name="mtatwist-maildir")
+        self._pool.start()
+
+    async def connect(self, next_hop: str) -> IDelivery:
+        """See ITransport: there is nothing to connect to."""
+        return MaildirDelivery(self, next_hop)
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._pool.stop()
+
+    async def deliver(self, template: str, message: Message, recipients: Sequence[Recipient]) -> list[Outcome]:
+        """Put the message into each recipient's Maildir; an outcome each."""
+        outcomes: list[Outcome] = []
+        for recipient in recipients:
+            local, _, domain = recipient.address.rpartition("@")
+            if not (_is_safe(local) and _is_safe(domain)):
+                outcomes.append(Failure(Reply(550, "5.1.3", "This address can't be a mailbox here")))
+                continue
+            path = template.format(local=local.lower(), domain=domain.lower())
+            try:
+                await deferToThreadPool(self._reactor, self._pool, self._store, path, message)
+            except Exception as error:
+                _log.error("maildir_failed", id=message.id, path=path, error=str(error))
+                outcomes.append(Deferral(Reply(451, "4.2.0", "The mailbox could not be written")))
+            else:
+                outcomes.append(Delivered(Reply(250, "2.0.0", "Delivered to the mailbox")))
+        return outcomes
+
+    def _store(self, path: str, message: Message) -> None:
+        """In a thread: a durable new message, with Return-Path on top and no other (RFC 5321 §4.4)."""
+
+        def read(offset: int, size: int) -> bytes:
+            return blockingCallFromThread(self._reactor, self._spool.read, message, offset, size)
+
+        head = read(0, MAX_HEADER)
+        end = max(header_end(head), 0)
+        return_path = f"Return-Path: <{message.envelope.reverse_path}>\r\n".encode()
+        top = return_path + without_field(head[:end], b"Return-Path") + head[end:]
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        # The module turns CRLF to the line ends that Maildirs have, and syncs the file; its name is ours to sync.
+        mailbox.Maildir(path, factory=None, create=True).add(io.BufferedReader(_Stream(top, read, len(head))))
+        sync_directory(os.path.join(path, "new"))
+
+
+class _Stream(io.RawIOBase):
+    """Bytes, and after them what ``read`` gives from ``offset`` on: a message never is in memory whole."""
+
+    def __init__(self, top: bytes, read: Callable[[int, int], bytes], offset: int) -> None:
+        self._top = top
+        self._read = read
+        self._offset = offset
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._top:
+            self._top = self._read(self._offset, READ_SIZE)
+            self._offset += len(self._top)
+        count = min(len(buffer), len(self._top))
+        buffer[:count] = self._top[:count]
+        self._top = self._top[count:]
+        return count
+
+
+@implementer(IDelivery)
+class MaildirDelivery:
+    """See IDelivery."""
+
+    usable = True
+
+    def __init__(self, transport: MaildirTransport, template: str) -> None:
+        self._transport = transport
+        self._template = template
+
+    async def deliver(self, message: Message, recipients: Sequence[Recipient]) -> list[Outcome]:
+        """See IDelivery."""
+        return await self._transport.deliver(self._template, message, recipients)
+
+    def close(self) -> None:
+        """See IDelivery."""
+
+
+def _is_safe(name: str) -> bool:
+    """Can ``name`` be part of a path without leading out of its directory?"""
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
