@@ -157,9 +157,11 @@ class Mta:
         """SIGTERM: its exit code."""
         return self.process.end(seconds)
 
-    def restart(self) -> Self:
-        self.stop()
-        return self.start()
+    def ended_well(self, seconds: float = 30) -> bool:
+        """Did (does) the process end after SIGTERM, in order? twistd ends by the signal that it got."""
+        code = self.process.wait(seconds)
+        stopped = any(event.get("event") == "stopped" for event in self.events())
+        return code in (0, -signal.SIGTERM) and stopped
 
     def log(self) -> str:
         """All that its processes wrote, first to last."""

@@ -17,7 +17,7 @@ import pytest
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], seconds: float, what: str | Callable[[], str]) -> T:
+def wait_until(condition: Callable[[], T | None], seconds: float, what: str | Callable[[], str]) -> T:
     """The first true value of ``condition``; TimeoutError naming ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     pause = 0.002
@@ -55,6 +55,13 @@ def need(*programs: str) -> None:
     for program in programs:
         if shutil.which(program, path=path) is None:
             _lacking(f"needs {program}, which is not installed")
+
+
+def need_perl(module: str) -> None:
+    """Skip the test that calls this where a Perl module is not installed; under CI that is a failure."""
+    need("perl")
+    if subprocess.run(["perl", f"-M{module}", "-e1"], capture_output=True, check=False).returncode != 0:
+        _lacking(f"needs {module} for Perl, which is not installed")
 
 
 def need_root(why: str) -> None:

@@ -29,4 +29,4 @@ def commit_late(self: Any, group: list[Any]) -> list[Any]:
 if __name__ == "__main__":
     assert callable(writer.Writer._commit)
     writer.Writer._commit = commit_late  # type: ignore[method-assign]
-    run()
+    run()  # type: ignore[no-untyped-call]

@@ -1,0 +1,82 @@
+"""Speed beside a Postfix of our own, in the same run: ``python -m tests.bench``.
+
+Needs root (Postfix's master does) and the load pair, smtp-source and smtp-sink. Both queues lie on the
+same disk; runs alternate, and the medians are compared. Trust the ratios, not the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pstats
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from contestants import Mtatwist, Peer
+from measures import MEASURES, Measure
+from rigs.loadpair import SmtpSink
+from rigs.postfix import Postfix
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)}; all")
+    parser.add_argument("--runs", type=int, default=3, help="of each, alternating")
+    parser.add_argument("--factor", type=float, default=1.0, help="times as many messages")
+    parser.add_argument("--directory", type=Path, help="whose disk is used; must be open to all users")
+    parser.add_argument("--alone", action="store_true", help="without Postfix, so without root")
+    parser.add_argument("--profile", type=Path, help="write cProfile's statistics here (implies --alone)")
+    chosen = parser.parse_args()
+    unknown = set(chosen.measures) - MEASURES.keys()
+    if unknown:
+        parser.error(f"no such measure: {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def speed(measure: Measure, rate: float) -> str:
+    return f"{rate * measure.size / 1e6:.0f} MB/s" if measure.size >= 1_000_000 else f"{rate:.0f}/s"
+
+
+def row(*cells: str) -> None:
+    print(f"{cells[0]:34}", *(f"{cell:>12}" for cell in cells[1:]), flush=True)
+
+
+def main() -> int:
+    chosen = arguments()
+    alone = chosen.alone or chosen.profile is not None
+    missed = 0
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.directory)))
+        directory.chmod(0o755)
+        sink = stack.enter_context(SmtpSink(directory))
+        profile = [f"--profile={chosen.profile}", "--profiler=cprofile", "--savestats"] if chosen.profile else []
+        ours = Mtatwist(directory, sink.port, profile)
+        stack.callback(ours.close)
+        peers = [] if alone else [Peer(stack.enter_context(Postfix(directory, sink.port)))]
+        row("", ours.name, *([] if alone else ["postfix", "ratio", "target", ""]))
+        for name in chosen.measures or MEASURES:
+            measure = MEASURES[name].shortened(chosen.factor)
+            rates: dict[str, list[float]] = {}
+            for _ in range(1 if chosen.profile else chosen.runs):
+                for contestant in (ours, *peers):
+                    rates.setdefault(contestant.name, []).append(measure.run(contestant, sink, directory))
+            medians = [statistics.median(values) for values in rates.values()]
+            cells = [speed(measure, rate) for rate in medians]
+            if not alone:
+                ratio = medians[0] / medians[1]
+                missed += ratio < measure.target
+                verdict = "ok" if ratio >= measure.target else "MISSED"
+                cells += [f"{ratio:.2f}", f"{measure.target:.1f}", verdict]
+            row(measure.title, *cells)
+    if chosen.profile:
+        pstats.Stats(str(chosen.profile)).sort_stats("tottime").print_stats(40)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
