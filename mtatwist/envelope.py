@@ -107,7 +107,8 @@ class Message:
         return queue_id(self.number)
 
 
-class Settled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Settled:
     """The result of an attempt for one recipient, as the spool records it.
 
     ``next_attempt`` (seconds since the epoch) counts only for DEFERRED.

@@ -29,7 +29,7 @@ class IValidator(Interface):
 
     name: str = Attribute("What [validators] order calls it.")
 
-    def mail(transaction: Transaction) -> Verdict:  # type: ignore[empty-body]
+    def mail(transaction: Transaction) -> Verdict:
         """MAIL was read: reverse path and parameters stand in the transaction."""
 
     def rcpt(transaction: Transaction, recipient: Recipient) -> Verdict:
@@ -110,7 +110,10 @@ class ITransport(Interface):
     """A way to a kind of next hop."""
 
     def connect(next_hop: str) -> Awaitable[IDelivery]:
-        """Open a connection. Raises :class:`mtatwist.transports.ConnectFailed` with the Deferral to record."""
+        """Open a connection. Raises :class:`mtatwist.transports.failures.ConnectFailed` with the Deferral to record."""
+
+    def stop() -> None:
+        """The server stops; all connections are closed."""
 
 
 class IDelivery(Interface):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from twisted.logger import ILogObserver, LogEvent, formatEvent
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
 _OURS = "mtatwist."
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+
+FLUSH_SECONDS = 0.05
+"""How long an ordinary event may wait for others to be written with; warnings and worse don't wait."""
 
 
 def _time(seconds: float) -> str:
@@ -35,7 +42,7 @@ def _facts(event: LogEvent) -> dict[str, Any]:
 def as_json(event: LogEvent) -> str:
     """One JSON object."""
     facts = {"time": _time(event["log_time"]), "level": event["log_level"].name, **_facts(event)}
-    return json.dumps(facts, default=str, ensure_ascii=False)
+    return _encode(facts)
 
 
 def as_text(event: LogEvent) -> str:
@@ -52,8 +59,10 @@ def as_text(event: LogEvent) -> str:
 
 
 def _word(value: object) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
-    return text if text and " " not in text else json.dumps(text, ensure_ascii=False)
+    if isinstance(value, list | dict):
+        return _encode(value)
+    text = str(value)
+    return text if text and " " not in text else _encode(text)
 
 
 FORMATS: dict[str, Callable[[LogEvent], str]] = {"json": as_json, "text": as_text}
@@ -61,10 +70,12 @@ FORMATS: dict[str, Callable[[LogEvent], str]] = {"json": as_json, "text": as_tex
 
 @implementer(ILogObserver)
 class LineObserver:
-    """Writes each event as it comes. A log that can't be written must not stop mail."""
+    """Writes events, several at once when there are many. A log that can't be written must not stop mail."""
 
-    def __init__(self, stream: TextIO, format: str) -> None:
+    def __init__(self, stream: TextIO, format: str, clock: IReactorTime) -> None:
         """``format``: json, text, or auto: text when ``stream`` is a terminal."""
+        self._clock = clock
+        self._waiting = False
         if format == "auto":
             format = "text" if stream.isatty() else "json"
         self._format = FORMATS[format]
@@ -73,7 +84,17 @@ class LineObserver:
     def __call__(self, event: LogEvent) -> None:
         try:
             self._stream.write(self._format(event) + "\n")
-            self._stream.flush()
         except (OSError, ValueError):
-            # A full disk or a closed pipe: there is nowhere left to say so.
-            pass
+            return
+        if event["log_level"] > LogLevel.info or not isInIOThread():
+            self.flush()
+        elif not self._waiting:
+            self._waiting = True
+            self._clock.callLater(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._waiting = False
+        # A full disk or a closed pipe: there is nowhere left to say so.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()

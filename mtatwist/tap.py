@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import apsw
 from twisted.application.service import MultiService, Service
@@ -25,9 +25,9 @@ from mtatwist import __version__
 from mtatwist.config import Config, ConfigError, Listen, load
 from mtatwist.log import LineObserver
 from mtatwist.metrics.instruments import Instruments
+from mtatwist.receive.connection import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
-from mtatwist.receive.protocol import Limits, Timeouts
 from mtatwist.relay.manager import RelayManager
 from mtatwist.relay.retry import Schedule
 from mtatwist.relay.route import Route
@@ -52,7 +52,7 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "A mail transfer agent. Without --config: mail for localhost, on 127.0.0.1:2525, into Maildirs."
-    optParameters = [
+    optParameters: ClassVar = [
         ["config", "c", None, "The configuration file (TOML); see 'mtactl config describe'."],
         ["data-dir", "d", None, "Where the spool lives; goes before the file's server.data_dir."],
     ]
@@ -63,12 +63,12 @@ class Options(usage.Options):
         raise SystemExit(0)
 
 
-def makeService(options: Options) -> MultiService:  # noqa: N802
+def makeService(options: Options) -> MultiService:
     """The whole server. A configuration that can't be used ends the process here, with nothing bound."""
     from twisted.internet import reactor
 
     # The reactor's clock is wall-clock time: a jump would fire every timer, or none.
-    reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
     try:
         config = load(options["config"], data_dir=options["data-dir"])
         return Mta(config, reactor, parent=options.parent)
@@ -172,7 +172,7 @@ class Mta(MultiService):
             for listen in config.listen
         ]
 
-    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+    def setServiceParent(self, parent: Any) -> None:
         """Log our way, unless twistd was told another."""
         super().setServiceParent(parent)
         if self._twistd.get("logger") or self._twistd.get("syslog"):
@@ -183,9 +183,11 @@ class Mta(MultiService):
         else:
             stream = LogFile.fromFullPath(os.path.abspath(name or "twistd.log"))
             stream.isatty = lambda: False
-        parent.setComponent(ILogObserver, LineObserver(stream, self._config.log.format))
+        observer = LineObserver(stream, self._config.log.format, self._reactor)
+        self._reactor.addSystemEventTrigger("after", "shutdown", observer.flush)
+        parent.setComponent(ILogObserver, observer)
 
-    def startService(self) -> None:  # noqa: N802
+    def startService(self) -> None:
         """The ports are bound and privileges gone: open the spool, then begin."""
         try:
             self.spool.start()
@@ -219,7 +221,7 @@ class Mta(MultiService):
         self.spool.stop()
         _log.info("stopped")
 
-    def stopService(self) -> Deferred[None]:  # noqa: N802
+    def stopService(self) -> Deferred[None]:
         """No new connections, then transactions, deliveries and the spool, each to its end."""
         return Deferred.fromCoroutine(self._stop())
 
@@ -251,17 +253,17 @@ class Listener(Service):
         self._fail = fail
         self._port: Any = None
 
-    def privilegedStartService(self) -> None:  # noqa: N802
+    def privilegedStartService(self) -> None:
         """Bind; a port that can't be bound ends the process, saying which."""
         self._bind()
 
-    def startService(self) -> None:  # noqa: N802
+    def startService(self) -> None:
         """Bind, where nobody called privilegedStartService()."""
         super().startService()
         if self._port is None:
             self._bind()
 
-    def stopService(self) -> Any:  # noqa: N802
+    def stopService(self) -> Any:
         """Accept no more."""
         super().stopService()
         return None if self._port is None else self._port.stopListening()
@@ -294,9 +296,9 @@ class Listener(Service):
         self._fail(os.EX_OSERR, f"listen.endpoint {self._listen.endpoint!r} can't be bound: {why}")
 
 
-def _fields(source: Any, target: type) -> dict[str, Any]:
+def _fields(source: Any, target: Any) -> dict[str, Any]:
     """Those attributes of a configuration table that ``target`` has fields for."""
-    names: Sequence[str] = getattr(target, "_fields", None) or tuple(getattr(target, "__dataclass_fields__"))
+    names: Sequence[str] = getattr(target, "_fields", None) or tuple(target.__dataclass_fields__)
     return {name: getattr(source, name) for name in names}
 
 

@@ -78,7 +78,9 @@ class Instruments:
         self.in_flight = Gauge("mtatwist.relay.in_flight", "Recipients claimed and not yet settled")
         self.connections = Counter("mtatwist.relay.connections", "Connections opened to next hops")
         self.connect_failures = Counter("mtatwist.relay.connect.failures", "Next hops that could not be reached")
-        self.delivery_seconds = Histogram("mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS)
+        self.delivery_seconds = Histogram(
+            "mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS
+        )
         self.relay_errors = Counter("mtatwist.relay.errors", "Exceptions in a round of the relay manager")
 
     def __iter__(self) -> Iterator[Counter | Histogram]:

@@ -39,7 +39,7 @@ class SpooledMessage:
             raise smtp.SMTPServerError(writer.code, f"{writer.enhanced} {writer.text}")
         self._writer = writer
 
-    def lineReceived(self, line: bytes) -> None:  # noqa: N802
+    def lineReceived(self, line: bytes) -> None:
         """See IMessage."""
         self._writer.write(line + b"\r\n")
 
@@ -48,11 +48,11 @@ class SpooledMessage:
         if not reply.positive:
             raise smtp.SMTPServerError(reply.code, f"{reply.enhanced} {reply.text}")
 
-    def eomReceived(self) -> Deferred[None]:  # noqa: N802
+    def eomReceived(self) -> Deferred[None]:
         """See IMessage."""
         return Deferred.fromCoroutine(self._finish())
 
-    def connectionLost(self) -> None:  # noqa: N802
+    def connectionLost(self) -> None:
         """See IMessage."""
         self._writer.abort()
 
@@ -142,9 +142,10 @@ class LineWriter:
 
 def _refusal(failure: Failure) -> Reply:
     """What a third-party delivery raised, as a reply: its own words only where it chose them."""
-    if failure.check(smtp.SMTPServerError):
-        text = failure.value.resp
-        return split_enhanced(failure.value.code, text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+    error = failure.value
+    if isinstance(error, smtp.SMTPServerError):
+        text = error.resp
+        return split_enhanced(error.code, text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
     _log.failure("delivery_crashed", failure)
     return OUR_TROUBLE
 

@@ -57,7 +57,7 @@ class Realm:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:  # noqa: N802, N803
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         """``mind`` is the session that logs in."""
         if smtp.IMessageDelivery not in interfaces:
             raise NotImplementedError("this realm gives out message deliveries only")
@@ -143,14 +143,14 @@ class Delivery:
         if reply is not None:
             raise smtp.SMTPServerError(reply.code, f"{reply.enhanced} {reply.text}")
 
-    def validateFrom(self, helo: tuple[bytes, bytes], origin: smtp.Address) -> Deferred[smtp.Address]:  # noqa: N802
+    def validateFrom(self, helo: tuple[bytes, bytes], origin: smtp.Address) -> Deferred[smtp.Address]:
         """See IMessageDelivery."""
         self._session.helo = (helo[0] or b"").decode("utf-8", "replace")
         self._transaction = Transaction(self._session, address(origin))
         refused = Deferred.fromCoroutine(self._refuse(self.mail(self._transaction)))
         return refused.addCallback(lambda _: origin)
 
-    def validateTo(self, user: smtp.User) -> Deferred[Callable[[], Any]]:  # noqa: N802
+    def validateTo(self, user: smtp.User) -> Deferred[Callable[[], Any]]:
         """See IMessageDelivery. Each recipient's message is stored for itself, as that interface has it."""
         assert self._transaction is not None
         transaction = Transaction(self._session, self._transaction.reverse_path)
@@ -159,7 +159,7 @@ class Delivery:
         refused = Deferred.fromCoroutine(self._refuse(self.rcpt(transaction, recipient)))
         return refused.addCallback(lambda _: lambda: SpooledMessage(self.open(transaction)))
 
-    def receivedHeader(self, helo: Any, origin: Any, recipients: Any) -> bytes:  # noqa: N802
+    def receivedHeader(self, helo: Any, origin: Any, recipients: Any) -> bytes:
         """Nothing: open() writes the field, since only it knows the queue id."""
         return b""
 

@@ -14,7 +14,8 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.mail import smtp
 
-from mtatwist.receive.protocol import Limits, ReceiveProtocol, Timeouts
+from mtatwist.receive.connection import Connection, Limits, Timeouts
+from mtatwist.receive.protocol import ReceiveProtocol
 from mtatwist.smtp.reply import SHUTDOWN, TOO_MANY_CONNECTIONS, Reply
 from mtatwist.transaction import Session
 
@@ -35,7 +36,7 @@ class Sessions:
     def __init__(self, connections: int, connections_per_address: int) -> None:
         self._connections = connections
         self._per_address = connections_per_address
-        self._open: set[ReceiveProtocol] = set()
+        self._open: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
         self._empty: Deferred[None] | None = None
         self.stopping = False
@@ -49,12 +50,12 @@ class Sessions:
             return False
         return not address or self._by_address[address] < self._per_address
 
-    def add(self, protocol: ReceiveProtocol) -> None:
+    def add(self, protocol: Connection) -> None:
         """A session began."""
         self._open.add(protocol)
         self._by_address[protocol.session.peer] += 1
 
-    def discard(self, protocol: ReceiveProtocol) -> None:
+    def discard(self, protocol: Connection) -> None:
         """A session ended."""
         if protocol not in self._open:
             return
@@ -94,7 +95,7 @@ class Turned(Protocol):
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
 
-    def connectionMade(self) -> None:  # noqa: N802
+    def connectionMade(self) -> None:
         """Say it and close."""
         assert self.transport is not None
         self.transport.write(self._reply.encode())
@@ -137,7 +138,7 @@ class ReceiveFactory(smtp.SMTPFactory):
         self._tls_context = tls_context
         self._implicit_tls = implicit_tls
 
-    def buildProtocol(self, addr: IAddress) -> Protocol:  # noqa: N802
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """A session, or a polite word when there are too many."""
         peer, trusted = self._judge(getattr(addr, "host", ""))
         if self._sessions.stopping or not self._sessions.has_room_for(peer):
@@ -164,8 +165,8 @@ class ReceiveFactory(smtp.SMTPFactory):
         self._metrics.sessions_open.value = len(self._sessions)
         return protocol
 
-    def session_ended(self, protocol: ReceiveProtocol) -> None:
-        """(ReceiveProtocol) Its connection is gone."""
+    def session_ended(self, protocol: Connection) -> None:
+        """(Connection) Its connection is gone."""
         self._sessions.discard(protocol)
         self._metrics.sessions_open.value = len(self._sessions)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mtatwist.envelope import Deferral, Message, Outcome, Recipient
 from mtatwist.smtp.reply import Reply
@@ -48,7 +49,7 @@ class Hop:
         clock: IReactorTime,
         metrics: Instruments,
         settle: Callable[[Work, Sequence[Outcome]], None],
-        idle: Callable[[Hop], None],
+        idle: Callable[[], object],
     ) -> None:
         """``idle`` is called when nothing is left here."""
         self._transport = transport
@@ -123,7 +124,7 @@ class Hop:
                 delivery.close()
             self._workers -= 1
             if not self._workers and not self._queue:
-                self._idle(self)
+                self._idle()
 
     async def _next(self, delivery: IDelivery | None) -> Work | None:
         """The next piece of work; waits for it a while if there is a connection that is worth it."""
@@ -161,6 +162,6 @@ class Hop:
         for one in waiting:
             self._settle(one, [outcome] * len(one.recipients))
 
-    def _crashed(self, failure: object) -> None:
+    def _crashed(self, failure: Failure) -> None:
         self._metrics.relay_errors.value += 1
         _log.failure("worker_crashed", failure, next_hop=self._next_hop)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mtatwist.envelope import Deferral, Delivered, Envelope, Message, Outcome, Recipient, Settled, State
 from mtatwist.relay.dsn import Failed, failure_report
@@ -84,12 +85,12 @@ class RelayManager(Service):
         self._scan_again = False
         self._empty: Deferred[None] | None = None
 
-    def startService(self) -> None:  # noqa: N802
+    def startService(self) -> None:
         """Begin with what an earlier run left."""
         super().startService()
         self._scan()
 
-    def stopService(self) -> Deferred[None]:  # noqa: N802
+    def stopService(self) -> Deferred[None]:
         """Begin nothing more; let deliveries finish within the grace time, then cut them."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
@@ -138,7 +139,7 @@ class RelayManager(Service):
                 self._take(message)
         return 1.0
 
-    def _scanned(self, result: object) -> None:
+    def _scanned(self, result: float | Failure) -> None:
         """A round ended, well or not: there is always another."""
         self._scanning = False
         delay = 1.0
@@ -208,7 +209,7 @@ class RelayManager(Service):
                 clock=self._clock,
                 metrics=self._metrics,
                 settle=self._delivered,
-                idle=lambda hop: self._hops.pop(key, None),
+                idle=lambda: self._hops.pop(key, None),
             )
         return hop
 
@@ -223,7 +224,7 @@ class RelayManager(Service):
         done = Deferred.fromCoroutine(self._record(work, outcomes))
         done.addBoth(self._settled, work)
 
-    def _settled(self, result: object, work: Work) -> None:
+    def _settled(self, result: Failure | None, work: Work) -> None:
         if result is not None:
             self._metrics.relay_errors.value += 1
             _log.failure("settle_failed", result, id=work.message.id)
@@ -287,7 +288,12 @@ class RelayManager(Service):
         original = await self._spool.read(message, 0, MAX_HEADER)
         writer.write(
             failure_report(
-                message, failures, original, hostname=self._hostname, boundary=f"{writer.number:X}.{message.id}", now=now
+                message,
+                failures,
+                original,
+                hostname=self._hostname,
+                boundary=f"{writer.number:X}.{message.id}",
+                now=now,
             )
         )
         return writer

@@ -57,7 +57,9 @@ def parse_path_command(keyword: str, rest: str) -> PathCommand:
     if rest[: len(keyword)].upper() != keyword:
         rest = rest.lstrip(" ")
         if rest[: len(keyword)].upper() != keyword:
-            raise CommandError(Reply(501, "5.5.4", f"Syntax: {'MAIL' if keyword == 'FROM:' else 'RCPT'} {keyword}<address>"))
+            raise CommandError(
+                Reply(501, "5.5.4", f"Syntax: {'MAIL' if keyword == 'FROM:' else 'RCPT'} {keyword}<address>")
+            )
     try:
         address, parameters = parse_path(rest[len(keyword) :].rstrip(" "))
     except AddressError as error:

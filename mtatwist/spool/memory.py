@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
@@ -74,7 +75,7 @@ class MemorySpool:
         """See ISpool."""
         return succeed(min((recipient.next_attempt for _, recipient in self._unclaimed()), default=None))
 
-    def settle(self, results: Sequence[Settled], reports: Sequence[MemoryWriter]) -> Deferred[list[Message]]:
+    def settle(self, results: Sequence[Settled], reports: Sequence[Any]) -> Deferred[list[Message]]:
         """See ISpool."""
         for result in results:
             if (result.number, result.index) not in self.claims:

@@ -6,10 +6,9 @@ The order of steps, and what a crash at each leaves behind, stands in docs/spool
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 from twisted.internet.defer import Deferred, succeed
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
 
 _log = Logger()
+
+T = TypeVar("T")
 
 COUNTER_BITS = 40
 """A queue number is the run's number and, below it, this many bits that count within the run."""
@@ -78,6 +79,7 @@ class SqliteSpool:
             connection = schema.connect(self._database)
             schema.migrate(connection)
             with connection:
+                run: Any
                 ((run,),) = connection.execute(
                     "INSERT INTO run SELECT coalesce(max(number), 0) + 1 FROM run RETURNING number"
                 ).fetchall()
@@ -129,13 +131,18 @@ class SqliteSpool:
         """See ISpool."""
         return self._bodies.run(self._read, self._tables.next_due)
 
-    async def settle(self, results: Sequence[Settled], reports: Sequence[SpoolWriter]) -> list[Message]:
+    def settle(self, results: Sequence[Settled], reports: Sequence[Any]) -> Deferred[list[Message]]:
         """See ISpool."""
+        return Deferred.fromCoroutine(self._settle(results, reports))
+
+    async def _settle(self, results: Sequence[Settled], reports: Sequence[SpoolWriter]) -> list[Message]:
         rows = [await report.prepare() for report in reports]
         gone = await self._writer.submit(self._tables.settle, (results, rows))
         if gone:
             # The rows went first; a file that outlives its row is swept at the next start.
-            self._bodies.run(self._bodies.remove, gone).addErrback(lambda failure: _log.failure("remove_failed", failure))
+            self._bodies.run(self._bodies.remove, gone).addErrback(
+                lambda failure: _log.failure("remove_failed", failure)
+            )
         return [report.message() for report in reports]
 
     def release(self, claims: Sequence[tuple[int, int, float]]) -> Deferred[None]:
@@ -148,7 +155,7 @@ class SqliteSpool:
             return succeed(message.body[offset : offset + size])
         return self._bodies.run(self._read, self._tables.read_body, message.number, offset, size)
 
-    def _read(self, function, *arguments):
+    def _read(self, function: Callable[..., T], *arguments: object) -> T:
         """In a thread: call with a read-only connection of a pool no larger than the threads."""
         try:
             connection = self._readers.pop()

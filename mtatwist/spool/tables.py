@@ -64,7 +64,18 @@ class Tables:
             body,
         )
         recipients = [
-            (number, r.index, r.address, r.domain, r.orcpt, r.notify, r.state, r.attempts, envelope.received_at, self.run)
+            (
+                number,
+                r.index,
+                r.address,
+                r.domain,
+                r.orcpt,
+                r.notify,
+                r.state,
+                r.attempts,
+                envelope.received_at,
+                self.run,
+            )
             for r in envelope.recipients
         ]
         return message, recipients, body is None
@@ -123,7 +134,7 @@ class Tables:
         return [list(self._claim(connection, now, limit)) for now, limit in payloads]
 
     def _claim(self, connection: apsw.Connection, now: float, limit: int) -> Iterator[Message]:
-        rows = connection.execute(
+        rows: list[Any] = connection.execute(
             "UPDATE recipient SET claimed_by=?1 WHERE (number, idx) IN (SELECT number, idx FROM recipient"
             " WHERE state<2 AND next_attempt<=?2 AND claimed_by<>?1 ORDER BY next_attempt LIMIT ?3) RETURNING"
             " number,idx,address,domain,orcpt,notify,state,attempts,next_attempt,code,enhanced,text,host,at",
@@ -155,9 +166,7 @@ class Tables:
             envelope = Envelope(reverse_path, recipients[number], body_type, bool(smtputf8), *others)
             yield Message(number, envelope, size)
 
-    def release(
-        self, connection: apsw.Connection, payloads: Sequence[Sequence[tuple[int, int, float]]]
-    ) -> list[None]:
+    def release(self, connection: apsw.Connection, payloads: Sequence[Sequence[tuple[int, int, float]]]) -> list[None]:
         """Give claims back."""
         connection.execute(
             "UPDATE recipient SET claimed_by=0, next_attempt=r.value->>2 FROM json_each(?) AS r"
@@ -171,7 +180,8 @@ class Tables:
     def next_due(self, connection: apsw.Connection) -> float | None:
         """The earliest time at which something unclaimed is due."""
         row = connection.execute(
-            "SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by<>? ORDER BY next_attempt LIMIT 1", (self.run,)
+            "SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by<>? ORDER BY next_attempt LIMIT 1",
+            (self.run,),
         ).fetchone()
         return None if row is None else row[0]
 

@@ -32,9 +32,7 @@ WRITE_SIZE = 256 * 1024
 class SpoolWriter:
     """Collects a message; nothing is promised before :meth:`commit` fires."""
 
-    def __init__(
-        self, number: int, envelope: Envelope, *, writer: Writer, tables: Tables, bodies: BodyFiles
-    ) -> None:
+    def __init__(self, number: int, envelope: Envelope, *, writer: Writer, tables: Tables, bodies: BodyFiles) -> None:
         self.number = number
         self._envelope = envelope
         self._writer = writer

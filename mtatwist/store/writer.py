@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -93,8 +94,6 @@ class Writer:
         """Do the whole group in one transaction. If that fails, each job alone: one bad job spoils no other."""
         try:
             results = self._transaction(group)
-        except apsw.Error as error:
-            trouble = error
         except Exception as error:
             trouble = error
         else:
@@ -130,11 +129,9 @@ class Writer:
     def _forget_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
+            # It is gone either way; the error that brought us here is the one that is reported.
+            with contextlib.suppress(apsw.Error):
                 connection.close()
-            except apsw.Error:
-                # It is gone either way; the error that brought us here is the one that is reported.
-                pass
 
     def _answer(self, answers: list[tuple[Deferred[Any], bool, Any]]) -> None:
         """Runs in the reactor's thread."""

@@ -58,7 +58,7 @@ class ServerContext:
             ) from None
         self._context = context
 
-    def getContext(self) -> SSL.Context:  # noqa: N802
+    def getContext(self) -> SSL.Context:
         """See IOpenSSLContextFactory."""
         return self._context
 

@@ -7,14 +7,15 @@ loses dots at the borders of chunks.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mtatwist.output import Output
 from mtatwist.smtp.reply import Reply, split_enhanced
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class SmtpWire(Protocol):
     ``broken`` says why it is of no more use ("" while it is); ``left`` is true when it was the peer that left.
     """
 
+    transport: Any
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._buffer = b""
@@ -55,12 +58,12 @@ class SmtpWire(Protocol):
 
     # What the peer does.
 
-    def connectionMade(self) -> None:  # noqa: N802
+    def connectionMade(self) -> None:
         """Keep the transport from buffering without bound."""
-        assert self.transport is not None
         self.transport.registerProducer(self, True)
+        self._output = Output(self.transport)
 
-    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+    def dataReceived(self, data: bytes) -> None:
         """Collect reply lines; what is not owed breaks the connection."""
         if self.broken:
             return
@@ -100,67 +103,68 @@ class SmtpWire(Protocol):
             waiter, self._waiter = self._waiter, None
             waiter.callback(None)
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Whoever waits is told."""
         self.left = not self.broken
         self._broke("connection lost")
         gone, self.gone = self.gone, Deferred()
         gone.callback(None)
 
-    def pauseProducing(self) -> None:  # noqa: N802
+    def pauseProducing(self) -> None:
         """(IPushProducer) The peer reads slower than we write."""
         self._flowing = False
 
-    def resumeProducing(self) -> None:  # noqa: N802
+    def resumeProducing(self) -> None:
         """(IPushProducer) It has caught up."""
         self._flowing = True
         if self._writable is not None:
             writable, self._writable = self._writable, None
             writable.callback(None)
 
-    def stopProducing(self) -> None:  # noqa: N802
+    def stopProducing(self) -> None:
         """(IPushProducer) connectionLost() follows."""
 
     # What we do.
 
-    async def ask(self, lines: Sequence[bytes], timeout: float) -> list[Reply]:
-        """Send commands in one write, and wait for a reply to each; ``timeout`` seconds for all of them.
+    async def ask(self, lines: Sequence[bytes], seconds: float) -> list[Reply]:
+        """Send commands in one write, and wait for a reply to each; ``seconds`` for all of them.
 
         Raises ConnectionBroken.
         """
         self.send(b"".join(line + b"\r\n" for line in lines))
-        return await self.replies(len(lines), timeout)
+        return await self.replies(len(lines), seconds)
 
     def send(self, data: bytes) -> None:
         """Write. Raises ConnectionBroken when a reply came that nothing had asked for."""
         if self._buffer or self._lines:
             self.break_off("server sent a reply before the command")
         self._check()
-        assert self.transport is not None
-        self.transport.write(data)
+        self._output.write(data)
 
-    async def replies(self, count: int, timeout: float) -> list[Reply]:
-        """Wait for ``count`` replies, ``timeout`` seconds at most. Raises ConnectionBroken."""
+    async def replies(self, count: int, seconds: float) -> list[Reply]:
+        """Wait for ``count`` replies, ``seconds`` at most. Raises ConnectionBroken."""
         self._check()
         self._owed = count
-        self._waiter = waiter = Deferred()
-        await self._bounded(waiter, timeout, "no reply in time")
+        waiter: Deferred[None] = Deferred()
+        self._waiter = waiter
+        await self._bounded(waiter, seconds, "no reply in time")
         replies, self._replies, self._owed = self._replies, [], 0
         return replies
 
-    async def writable(self, timeout: float) -> None:
+    async def writable(self, seconds: float) -> None:
         """Wait until the peer has taken what we wrote. Raises ConnectionBroken."""
         self._check()
         if not self._flowing:
-            self._writable = writable = Deferred()
-            await self._bounded(writable, timeout, "server does not take the message")
+            writable: Deferred[None] = Deferred()
+            self._writable = writable
+            await self._bounded(writable, seconds, "server does not take the message")
 
     def start_tls(self, context: object) -> None:
         """Turn to TLS; what came in clear behind the reply to STARTTLS is an attack (CVE-2021-38371)."""
         if self._buffer or self._lines:
             self.break_off("server sent something behind its STARTTLS reply")
         self._check()
-        assert self.transport is not None
+        self._output.through_transport()
         self.transport.startTLS(context)
 
     def break_off(self, why: str) -> None:
@@ -169,16 +173,15 @@ class SmtpWire(Protocol):
         if self.transport is not None:
             self.transport.abortConnection()
 
-    def quit(self, timeout: float) -> None:
-        """Say QUIT and leave, without caring for the answer; cut after ``timeout`` seconds."""
+    def quit(self, seconds: float) -> None:
+        """Say QUIT and leave, without caring for the answer; cut after ``seconds``."""
         if self.broken:
             return
         self._broke("closed")
-        assert self.transport is not None
-        self.transport.write(b"QUIT\r\n")
+        self._output.write(b"QUIT\r\n")
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        late = self._clock.callLater(timeout, self.transport.abortConnection)
+        late = self._clock.callLater(seconds, self.transport.abortConnection)
         self.gone.addCallback(lambda _: late.cancel() if late.active() else None)
 
     def _check(self) -> None:
@@ -193,8 +196,8 @@ class SmtpWire(Protocol):
                 setattr(self, name, None)
                 waiter.errback(ConnectionBroken(self.broken))
 
-    async def _bounded(self, waiter: Deferred[None], timeout: float, why: str) -> None:
-        late = self._clock.callLater(timeout, self.break_off, why)
+    async def _bounded(self, waiter: Deferred[None], seconds: float, why: str) -> None:
+        late = self._clock.callLater(seconds, self.break_off, why)
         try:
             await waiter
         finally:

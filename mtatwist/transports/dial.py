@@ -22,13 +22,13 @@ def split_next_hop(next_hop: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-async def dial(reactor: Any, next_hop: str, protocol: P, timeout: float) -> P:
-    """Connect ``protocol``; ``timeout`` seconds at most. Raises what the endpoint fails with."""
+async def dial(reactor: Any, next_hop: str, protocol: P, seconds: float) -> P:
+    """Connect ``protocol``; ``seconds`` at most. Raises what the endpoint fails with."""
     host, port = split_next_hop(next_hop)
     if not port:
-        endpoint: Any = UNIXClientEndpoint(reactor, host, timeout)
+        endpoint: Any = UNIXClientEndpoint(reactor, host, seconds)
     else:
-        endpoint = HostnameEndpoint(reactor, host, port, timeout)
+        endpoint = HostnameEndpoint(reactor, host, port, seconds)
     factory = Factory.forProtocol(lambda: protocol)
     factory.noisy = False
     connected: P = await endpoint.connect(factory)

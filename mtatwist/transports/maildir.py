@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mtatwist.envelope import Delivered, Deferral, Failure, Message, Outcome, Recipient
+from mtatwist.envelope import Deferral, Delivered, Failure, Message, Outcome, Recipient
 from mtatwist.interfaces import IDelivery, ITransport
 from mtatwist.smtp.header import MAX_HEADER, header_end, without_field
 from mtatwist.smtp.reply import Reply
@@ -69,7 +69,8 @@ class MaildirTransport:
         """In a thread: a durable new message, with Return-Path on top and no other (RFC 5321 §4.4)."""
 
         def read(offset: int, size: int) -> bytes:
-            return blockingCallFromThread(self._reactor, self._spool.read, message, offset, size)
+            data: bytes = blockingCallFromThread(self._reactor, self._spool.read, message, offset, size)  # type: ignore[arg-type]
+            return data
 
         head = read(0, MAX_HEADER)
         end = max(header_end(head), 0)

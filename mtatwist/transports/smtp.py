@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mtatwist.envelope import Delivered, Deferral, Failure, Message, Outcome, Recipient
+from mtatwist.envelope import Deferral, Delivered, Failure, Message, Outcome, Recipient
 from mtatwist.interfaces import IDelivery, ITransport
 from mtatwist.smtp.data import DotWriter
 from mtatwist.smtp.reply import Reply
@@ -155,7 +155,9 @@ class SmtpDelivery:
         """See IDelivery. Raises Stale when a reused connection was gone before anything was answered."""
         limit = self._offered.get("SIZE", "")
         if limit.isdecimal() and 0 < int(limit) < message.size:
-            return [Failure(Reply(552, "5.3.4", f"Message is larger than {limit} octets"), self._host)] * len(recipients)
+            return [Failure(Reply(552, "5.3.4", f"Message is larger than {limit} octets"), self._host)] * len(
+                recipients
+            )
         attempt = _Attempt(self._host, len(recipients))
         try:
             if await self._envelope(message, recipients, attempt):
@@ -198,7 +200,9 @@ class SmtpDelivery:
             return False
         if data is not None:
             # A 2xx here is no word of SMTP: nothing was sent, so nothing was taken.
-            attempt.all_open(data if not data.positive else Reply(451, "4.5.0", f"Unexpected reply to DATA: {data.code}"))
+            attempt.all_open(
+                data if not data.positive else Reply(451, "4.5.0", f"Unexpected reply to DATA: {data.code}")
+            )
         if data is not None and data.positive:
             self._fit = False
             return False
@@ -228,7 +232,9 @@ class SmtpDelivery:
         (reply,) = await wire.replies(1, timeouts.data_done)
         if reply.code == 421:
             self._fit = False
-        return reply if reply.code < 300 or not reply.positive else Reply(451, "4.5.0", "Unexpected reply to the message")
+        return (
+            reply if reply.code < 300 or not reply.positive else Reply(451, "4.5.0", "Unexpected reply to the message")
+        )
 
     async def _read(self, message: Message, offset: int) -> bytes:
         try:
