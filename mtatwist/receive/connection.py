@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.mail import smtp
@@ -112,6 +112,8 @@ class Connection(smtp.ESMTP):
         self._deadline = Deadline(clock, self.timeoutConnection)
         self._helo = (None, self.session.peer.encode())
         self.canStartTLS = self.ctx is not None and not self.startedTLS
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._output = Output(self.transport)
         self.answer(Reply(220, "", f"{self._name} ESMTP mtatwist"))

@@ -212,7 +212,7 @@ class Timeouts:
     command: float = key(v.DURATION, "5m", "For the next command.")
     data_init: float = key(v.DURATION, "2m", "For the first byte of a message, after the 354.")
     data_block: float = key(v.DURATION, "3m", "For the next piece of a message.")
-    data_done: float = key(v.DURATION, "10m", "For this server to store a message, before it says 451.")
+    data_done: float = key(v.DURATION, "10m", "For this server to store a message, before it says 421 and closes.")
     session: float = key(
         v.DURATION, "30m", "For a whole session. It is checked between transactions, never inside a message."
     )

@@ -62,6 +62,7 @@ def test_awkward_content_is_unchanged(make_mta: MakeMta, sink: Sink, chunk: int)
             arrivals.clear()
 
 
+@pytest.mark.campaign
 def test_many_megabyte_messages_in_flat_memory(make_mta: MakeMta, tmp_path: Path, long_campaign: bool) -> None:
     need("smtp-source", "smtp-sink")
     messages = 1000 if long_campaign else 60
