@@ -90,15 +90,16 @@ def test_twistd_knows_mta(fresh: Path, installed: Path) -> None:
     assert "--data-dir" in said
 
 
-def test_twistd_knows_mta_in_a_checkout(tmp_path: Path) -> None:
+def test_twistd_knows_mta_in_a_checkout(fresh: Path, wheel: Path, installed: Path, tmp_path: Path) -> None:
     """Nothing of ours has to be installed where the checkout is on sys.path, which ``pip install -e`` does too."""
     for name in ("twisted", "mtatwist"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
-    twistd = Path(sys.executable).parent / "twistd"
-    assert "A mail transfer agent" in run(tmp_path, twistd, "--help", PYTHONPATH=".")
-    assert "--config" in run(tmp_path, twistd, "mta", "--help", PYTHONPATH=".")
-    # The cache is where the plugin was found.
-    assert (tmp_path / "twisted" / "plugins" / "dropin.cache").exists()
+    run(fresh, installed / "pip", "uninstall", "--yes", "mtatwist")
+    try:
+        assert "A mail transfer agent" in run(tmp_path, installed / "twistd", "--help", PYTHONPATH=".")
+        assert "--config" in run(tmp_path, installed / "twistd", "mta", "--help", PYTHONPATH=".")
+    finally:
+        run(fresh, installed / "pip", "install", "--no-deps", wheel)
 
 
 def test_mtactl_knows_its_version(fresh: Path, installed: Path) -> None:
