@@ -29,8 +29,14 @@ class NullDelivery:
 
 @implementer(ITransport)
 class NullTransport:
-    """Connects at once."""
+    """Connects at once. Give ``__init__`` a ``**_`` for those of tap's arguments that you have no use for."""
+
+    def __init__(self, **_: object) -> None:
+        pass
 
     async def connect(self, next_hop: str) -> NullDelivery:
         """A transport with a network raises ConnectFailed, with the Deferral to record."""
         return NullDelivery()
+
+    def stop(self) -> None:
+        """No more connections will be asked for; the open ones have been closed."""
