@@ -159,7 +159,7 @@ class Mta(MultiService):
                     chain=chain,
                     metrics=metrics,
                     hostname=config.server.hostname,
-                    limits=Limits(config.limits.message_size, config.limits.errors),
+                    limits=Limits(**_fields(config.limits, Limits)),
                     timeouts=Timeouts(**_fields(config.timeouts, Timeouts)),
                     networks=config.relay.networks,
                     role=listen.role,

@@ -139,7 +139,7 @@ class OurServer:
         self._settings = settings
         metrics = Instruments()
         domains = DomainSet([settings.relay_domains])
-        limits = Limits(message_size=settings.message_size, errors=settings.errors)
+        limits = Limits(message_size=settings.message_size, errors=settings.errors, data_rate=1024)
         # By hand: finding out what each wants, as the registry does, takes longer than a short dialogue.
         policies: list[Any] = [
             Parameters(),

@@ -68,6 +68,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "limits.connections": ("8", 8),
     "limits.connections_per_address": ("9", 9),
     "limits.hops": ("10", 10),
+    "limits.data_rate": ('"2KiB"', 2048),
     "limits.errors": ("11", 11),
     "timeouts.command": ('"11s"', 11.0),
     "timeouts.data_init": ('"12s"', 12.0),

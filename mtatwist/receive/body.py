@@ -53,6 +53,9 @@ class Body:
             self._refuse(BAD_BYTES)
         elif data and self._refusal is None:
             if self._head is not None:
+                if not self._head and data[0] in b" \t":
+                    # It has no header section, and would read as the rest of our Received field (RFC 5322 §2.2.3).
+                    self._writer.write(b"\r\n")
                 self._collect_header(data)
             if self._refusal is None:
                 return self._writer.write(data)

@@ -38,10 +38,12 @@ ABORT_AFTER = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Octets and counts. ``errors``: refused commands in a session before it is ended."""
+    """Octets and counts. ``errors``: refused commands in a session before it is ended; ``data_rate``: the least
+    octets a second of message data, on average."""
 
     message_size: int
     errors: int
+    data_rate: int
 
 
 @dataclass(frozen=True, slots=True)

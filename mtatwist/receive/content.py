@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from mtatwist.transaction import Transaction
 
 
+MOST_MESSAGES = 4
+"""A message over the size limit is read to its end, so that the peer gets its 552; this many times the limit is
+where that ends."""
+
+
 class ContentConnection(Connection):
     """A connection whose input is, at times, message data."""
 
@@ -29,17 +34,40 @@ class ContentConnection(Connection):
         self._chunk_left = -1
         self._chunk_last = False
         self._chunk_refusal: Reply | None = None
+        # What the peer has sent of the message, how long it took for that, and since when we wait for more.
+        self._octets = 0
+        self._seconds = 0.0
+        self._ready_at = 0.0
 
     def _consume(self) -> bool:
-        if self._dots is not None:
-            self.resetTimeout()
-            self._take_data(self._dots)
-        elif self._chunk_left >= 0:
-            self.resetTimeout()
-            self._take_chunk()
-        else:
+        if self._dots is None and self._chunk_left < 0:
             return self._take_line()
+        if not self._fast_enough():
+            self.timeoutConnection()
+        elif self._octets > MOST_MESSAGES * self._limits.message_size:
+            # It has been over the limit for long, and does not look as if it would end.
+            self._end(reply.TOO_BIG)
+        else:
+            self.resetTimeout()
+            before = self._at
+            if self._dots is not None:
+                self._take_data(self._dots)
+            else:
+                self._take_chunk()
+            self._octets += self._at - before
+        self._ready_at = self.factory.clock.seconds()
         return True
+
+    def _fast_enough(self) -> bool:
+        """Judge the peer by the time that we spent waiting for it, not by the time it waited for us."""
+        self._seconds += self.factory.clock.seconds() - self._ready_at
+        if self._seconds <= self._timeouts.data_block:
+            return True
+        return self._octets + len(self._buffer) - self._at >= self._limits.data_rate * self._seconds
+
+    def _go_on(self, _: None) -> None:
+        """The store is ready for more."""
+        self._ready_at = self.factory.clock.seconds()
 
     def _take_line(self) -> bool:
         """Use a command line, if there is a whole one."""
@@ -88,6 +116,8 @@ class ContentConnection(Connection):
         writer = self._stream.open(self._transaction)
         if isinstance(writer, Reply):
             return writer
+        self._octets, self._seconds = 0, 0.0
+        self._ready_at = self.factory.clock.seconds()
         self._body = Body(
             self._transaction,
             writer,
@@ -113,7 +143,7 @@ class ContentConnection(Connection):
             if self.timeOut != self._timeouts.data_block:
                 self.setTimeout(self._timeouts.data_block)
             if pause is not None:
-                self._wait_for(pause, lambda _: None)
+                self._wait_for(pause, self._go_on)
             return
         self._at -= len(rest)
         self._dots = None
@@ -129,7 +159,7 @@ class ContentConnection(Connection):
         if self._chunk_left == 0:
             self._chunk_done()
         elif pause is not None:
-            self._wait_for(pause, lambda _: None)
+            self._wait_for(pause, self._go_on)
 
     def _chunk_done(self) -> None:
         size, self._chunk_left = self._chunk_left, -1

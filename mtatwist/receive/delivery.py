@@ -133,6 +133,9 @@ class Delivery:
 
     @staticmethod
     def _join(transaction: Transaction, recipient: Recipient) -> None:
+        if any(recipient.address == other.address for other in transaction.recipients):
+            # Named twice (or as postmaster and by name): one copy is what anyone wants.
+            return
         recipient.index = len(transaction.recipients)
         transaction.recipients.append(recipient)
 

@@ -63,7 +63,9 @@ class ReceiveProtocol(ContentConnection):
 
     def state_COMMAND(self, line: bytes) -> None:
         """(SMTP) One command line, without its CRLF."""
-        if self._transaction is None and self.factory.clock.seconds() - self._started > self._timeouts.session:
+        # A transaction may outlast the session's time, but not by sending commands for ever.
+        longest = self._timeouts.session * (1 if self._transaction is None else 2)
+        if self.factory.clock.seconds() - self._started > longest:
             self.timeoutConnection()
             return
         try:

@@ -185,6 +185,12 @@ class Limits:
         "The most Received fields a message can have: with more it is in a loop, and gets 554.",
     )
     errors: int = key(v.integer(1), 20, "How many refused commands end a session with 421.")
+    data_rate: int = key(
+        v.SIZE,
+        "1KiB",
+        "The octets a second that message data must come with, on average, once timeouts.data_block is over;"
+        " slower clients get 421.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
