@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import apsw
+import idna
 from twisted.application.service import MultiService, Service
 from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.portal import Portal
@@ -91,7 +92,11 @@ class Mta(MultiService):
         self._reactor = reactor
         self._twistd = parent or {}
         self.metrics = metrics = Instruments()
+        # On the wire a name is in its ASCII form (RFC 5890 §2.3.2.1).
         hostname = config.server.hostname
+        if not hostname.isascii():
+            hostname = idna.encode(hostname, uts46=True).decode("ascii")
+        self._hostname = hostname
         self.spool = SqliteSpool(
             config.server.data_dir, reactor=reactor, metrics=metrics, minimum_free=config.spool.minimum_free
         )
@@ -132,7 +137,7 @@ class Mta(MultiService):
         )
         chain = Chain(validators, metrics)
         door = Door(
-            hostname=config.server.hostname,
+            hostname=self._hostname,
             spool=self.spool,
             chain=chain,
             metrics=metrics,
@@ -158,7 +163,7 @@ class Mta(MultiService):
                     sessions=self.sessions,
                     chain=chain,
                     metrics=metrics,
-                    hostname=config.server.hostname,
+                    hostname=self._hostname,
                     limits=Limits(**_fields(config.limits, Limits)),
                     timeouts=Timeouts(**_fields(config.timeouts, Timeouts)),
                     networks=config.relay.networks,

@@ -127,7 +127,7 @@ class ReceiveFactory(smtp.SMTPFactory):
         listener itself does TLS."""
         super().__init__(portal)
         self.clock = clock
-        self.domain = hostname.encode("idna" if not hostname.isascii() else "ascii")
+        self.domain = hostname.encode("ascii")
         self._sessions = sessions
         self._chain = chain
         self._metrics = metrics

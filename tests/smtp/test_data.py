@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 
 from mtatwist.smtp.data import DotReader, DotWriter, LineEnds
 
-PIECES = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"bc", b"\r\n.", b"\x00", b"\xff"]), max_size=30)
+PIECES = st.lists(
+    st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"bc", b"\r\n.", b"\x00", b"\xff"]), max_size=30
+)
 
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     borders = [0, *sorted(position % (len(data) + 1) for position in at), len(data)]
-    return [data[start:end] for start, end in zip(borders, borders[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(borders)]
 
 
 def read(pieces: list[bytes]) -> tuple[bytes, bytes | None]:
