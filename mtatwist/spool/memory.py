@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from mtatwist.envelope import OPEN_STATES, Envelope, Message, Recipient, Settled
@@ -23,6 +23,7 @@ class MemoryWriter:
         self._spool = spool
         self._envelope = envelope
         self._parts: list[bytes] = []
+        self._aborted = False
 
     def write(self, data: bytes) -> None:
         """See ISpoolWriter."""
@@ -30,10 +31,13 @@ class MemoryWriter:
 
     def commit(self) -> Deferred[Message]:
         """See ISpoolWriter."""
+        if self._aborted:
+            return fail(RuntimeError("aborted"))
         return succeed(self._spool.keep(self.number, self._envelope, b"".join(self._parts)))
 
     def abort(self) -> None:
         """See ISpoolWriter."""
+        self._aborted = True
         self._parts.clear()
 
 
@@ -96,6 +100,8 @@ class MemorySpool:
     def release(self, claims: Sequence[tuple[int, int, float]]) -> Deferred[None]:
         """See ISpool."""
         for number, index, next_attempt in claims:
+            if (number, index) not in self.claims:
+                continue
             self.claims.discard((number, index))
             for recipient in self.messages[number].envelope.recipients:
                 if recipient.index == index:
@@ -104,9 +110,10 @@ class MemorySpool:
 
     def read(self, message: Message, offset: int, size: int) -> Deferred[bytes]:
         """See ISpool."""
-        body = self.messages[message.number].body
-        assert body is not None
-        return succeed(body[offset : offset + size])
+        kept = self.messages.get(message.number)
+        if kept is None or kept.body is None:
+            return fail(LookupError(f"message {message.number} is not in the spool"))
+        return succeed(kept.body[offset : offset + size])
 
     def _unclaimed(self) -> list[tuple[int, Recipient]]:
         return [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
-from twisted.internet.defer import Deferred
+import apsw
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -45,6 +47,8 @@ class SpoolWriter:
         self._in_file = False
         self._task: Deferred[None] | None = None
         self._trouble: Failure | None = None
+        self._committing = False
+        self._durable = False
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """Take more. A thread writes while the next part comes in; two parts ahead of it, the caller waits."""
@@ -62,8 +66,11 @@ class SpoolWriter:
 
     def commit(self) -> Deferred[Message]:
         """Fires with the message once it is on stable storage, claimed by this run."""
+        self._committing = True
         if self._in_file:
             return Deferred.fromCoroutine(self._commit_file())
+        if self._trouble is not None:
+            return fail(self._trouble)
         body = b"".join(self._parts)
         done = self._writer.submit(self._tables.insert, self._tables.row(self.number, self._envelope, self._size, body))
         return done.addCallback(lambda _: Message(self.number, self._envelope, self._size, body))
@@ -80,7 +87,9 @@ class SpoolWriter:
         return Message(self.number, self._envelope, self._size, None if self._in_file else b"".join(self._parts))
 
     def abort(self) -> None:
-        """Forget it, file and all."""
+        """Forget it, file and all; once commit() has been called that cleans up, and its outcome stands."""
+        if self._committing:
+            return
         self._trouble = self._trouble or Failure(RuntimeError("aborted"))
         self._parts.clear()
         if self._in_file:
@@ -89,6 +98,9 @@ class SpoolWriter:
     async def _commit_file(self) -> Message:
         try:
             await self._writer.submit(self._tables.insert, await self.prepare())
+        except apsw.IOError:
+            # The row may yet turn out to be there after a crash: the next start sweeps the file if it is not.
+            raise
         except Exception:
             await self._discard()
             raise
@@ -130,7 +142,10 @@ class SpoolWriter:
             await self._task_done()
         if self._trouble is not None:
             self._trouble.raiseException()
-        await self._bodies.run(self._sync, self._parts)
+        if not self._durable:
+            await self._bodies.run(self._sync, self._parts)
+            self._parts.clear()
+            self._durable = True
 
     def _sync(self, parts: list[bytes]) -> None:
         """In a thread: all on stable storage, or an exception."""
@@ -146,8 +161,13 @@ class SpoolWriter:
         try:
             while self._task is not None:
                 await self._task_done()
-            if self._file is not None:
-                self._file.close()
-            await self._bodies.run(self._bodies.remove, [self.number])
+            await self._bodies.run(self._remove)
         except Exception:
             _log.failure("discard_failed", number=self.number)
+
+    def _remove(self) -> None:
+        """In a thread. Closing writes what is buffered, which on a full disk fails: the file must go all the same."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        self._bodies.remove([self.number])
