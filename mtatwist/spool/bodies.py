@@ -31,9 +31,9 @@ class BodyFiles:
 
     def start(self) -> None:
         """Make the directory durable, start the threads."""
-        if not self.path.is_dir():
-            self.path.mkdir(mode=0o700)
-            sync_directory(self.path.parent)
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        # Always: an earlier run may have died between making it and this.
+        sync_directory(self.path.parent)
         self._pool.start()
 
     def stop(self) -> None:

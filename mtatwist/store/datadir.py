@@ -20,6 +20,14 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def _make(path: Path) -> None:
+    """Make a directory, and those above it where they are missing, each of them durable in the one above."""
+    if not path.is_dir():
+        _make(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(path.parent)
+
+
 class DataDir:
     """A directory of mode 0700 with a lock file, held by flock until :meth:`release` or the process ends."""
 
@@ -30,9 +38,7 @@ class DataDir:
     def acquire(self) -> None:
         """Make the directory where it is missing, and take the lock. Raises DataDirError."""
         try:
-            if not self.path.is_dir():
-                self.path.mkdir(mode=0o700, parents=True)
-                sync_directory(self.path.parent)
+            _make(self.path)
             if self.path.stat().st_uid == os.geteuid():
                 self.path.chmod(0o700)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
