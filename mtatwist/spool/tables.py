@@ -25,16 +25,23 @@ NewMessage = tuple[tuple[Any, ...], list[tuple[Any, ...]], bool]
 
 
 @lru_cache(maxsize=2 * _ROWS_A_STATEMENT)
-def _insert(table: str, columns: int, rows: int) -> str:
+def _insert(table: str, columns: int, rows: int, conflict: str) -> str:
     row = f"({','.join('?' * columns)})"
     names = "(number,idx,address,domain,orcpt,notify,state,attempts,next_attempt,claimed_by)"
-    return f"INSERT INTO {table} {names if table == 'recipient' else ''} VALUES {','.join([row] * rows)}"
+    return f"INSERT INTO {table} {names if table == 'recipient' else ''} VALUES {','.join([row] * rows)} {conflict}"
 
 
-def _insert_rows(connection: apsw.Connection, table: str, columns: int, rows: list[tuple[Any, ...]]) -> None:
+def _insert_rows(
+    connection: apsw.Connection, table: str, columns: int, rows: list[tuple[Any, ...]], conflict: str
+) -> None:
     for start in range(0, len(rows), _ROWS_A_STATEMENT):
         part = rows[start : start + _ROWS_A_STATEMENT]
-        connection.execute(_insert(table, columns, len(part)), tuple(chain.from_iterable(part)))
+        connection.execute(_insert(table, columns, len(part), conflict), tuple(chain.from_iterable(part)))
+
+
+def _json(rows: list[tuple[Any, ...]]) -> str:
+    """What a peer or a file name gave may hold lone surrogates: SQLite would store them, and never give them back."""
+    return json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 class Tables:
@@ -80,12 +87,13 @@ class Tables:
         ]
         return message, recipients, body is None
 
-    def insert(self, connection: apsw.Connection, payloads: Sequence[NewMessage]) -> list[None]:
+    def insert(self, connection: apsw.Connection, payloads: Sequence[NewMessage], conflict: str = "") -> list[None]:
         """New messages: one directory fsync for all files of the group, then all rows."""
         if any(in_file for _, _, in_file in payloads):
             sync_directory(self._bodies.path)
-        _insert_rows(connection, "message", _MESSAGE_COLUMNS, [message for message, _, _ in payloads])
-        _insert_rows(connection, "recipient", _RECIPIENT_COLUMNS, [row for _, rows, _ in payloads for row in rows])
+        _insert_rows(connection, "message", _MESSAGE_COLUMNS, [message for message, _, _ in payloads], conflict)
+        recipients = [row for _, rows, _ in payloads for row in rows]
+        _insert_rows(connection, "recipient", _RECIPIENT_COLUMNS, recipients, conflict)
         return [None] * len(payloads)
 
     def settle(
@@ -94,7 +102,8 @@ class Tables:
         """Results of attempts and the reports about them; gives the numbers of dropped messages that had a file."""
         reports = [report for _, reports in payloads for report in reports]
         if reports:
-            self.insert(connection, reports)
+            # After an I/O error nobody knows whether the commit took place; then all of this is done again.
+            self.insert(connection, reports, "ON CONFLICT DO NOTHING")
         settled = [result for results, _ in payloads for result in results]
         rows = [
             (s.number, s.index, s.state, s.next_attempt, s.reply.code, s.reply.enhanced, s.reply.text, s.host, s.at)
@@ -104,7 +113,7 @@ class Tables:
             "UPDATE recipient SET state=r.value->>2, attempts=attempts+1, next_attempt=r.value->>3, claimed_by=0,"
             " code=r.value->>4, enhanced=r.value->>5, text=r.value->>6, host=r.value->>7, at=r.value->>8"
             " FROM json_each(?) AS r WHERE number=r.value->>0 AND idx=r.value->>1 AND claimed_by=?",
-            (json.dumps(rows), self.run),
+            (_json(rows), self.run),
         )
         done = sorted({s.number for s in settled if s.state in (State.DELIVERED, State.FAILED)})
         if not done:
