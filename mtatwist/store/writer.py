@@ -91,7 +91,10 @@ class Writer:
             self._connection = None
 
     def _commit(self, group: list[_Entry]) -> list[tuple[Deferred[Any], bool, Any]]:
-        """Do the whole group in one transaction. If that fails, each job alone: one bad job spoils no other."""
+        """Do the whole group in one transaction. If that fails, each job alone: one bad job spoils no other.
+
+        Unless the trouble is everybody's: each would wait anew for a lock that somebody else holds.
+        """
         try:
             results = self._transaction(group)
         except Exception as error:
@@ -101,7 +104,7 @@ class Writer:
         if isinstance(trouble, _DISK_TROUBLE):
             # Never believe a connection after an I/O error, nor a retried fsync: begin anew next time.
             self._forget_connection()
-        elif len(group) > 1:
+        elif len(group) > 1 and not isinstance(trouble, apsw.BusyError):
             return [answer for entry in group for answer in self._commit([entry])]
         return [(done, False, trouble) for _, _, done in group]
 
