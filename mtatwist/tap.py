@@ -288,7 +288,11 @@ class Listener(Service):
             bound = serverFromString(self._reactor, self._listen.endpoint).listen(self._factory)
         except (ValueError, TypeError, KeyError) as error:
             self._fail(os.EX_CONFIG, f"listen.endpoint {self._listen.endpoint!r}: {error}")
-        bound.addCallbacks(self._bound, self._not_bound)
+        refused: list[Any] = []
+        bound.addCallbacks(self._bound, refused.append)
+        # Not in the errback: a Deferred catches SystemExit too.
+        if refused:
+            self._not_bound(refused[0])
 
     def _bound(self, port: Any) -> None:
         self._port = port
