@@ -105,6 +105,7 @@ class Mta:
 
     def spawn(self) -> Child:
         """Start the process and wait for nothing."""
+        assert self.child is None or not self.child.running, "it runs already"
         self._starts += 1
         argv = [*self.command, "mta", "--config", str(self.config)]
         self.child = Child(argv, self.directory, f"mta-{self._starts}", self.environment)
