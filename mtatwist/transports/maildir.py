@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mailbox
 import os
@@ -73,22 +74,27 @@ class MaildirTransport:
             return data
 
         head = read(0, MAX_HEADER)
-        end = max(header_end(head), 0)
+        end = header_end(head)
+        if end < 0:
+            end = len(head)
         return_path = f"Return-Path: <{message.envelope.reverse_path}>\r\n".encode()
         top = return_path + without_field(head[:end], b"Return-Path") + head[end:]
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _make(path)
         # The module turns CRLF to the line ends that Maildirs have, and syncs the file; its name is ours to sync.
-        mailbox.Maildir(path, factory=None, create=True).add(io.BufferedReader(_Stream(top, read, len(head))))
+        mailbox.Maildir(path, factory=None, create=False).add(
+            io.BufferedReader(_Stream(top, read, len(head), message.size))
+        )
         sync_directory(os.path.join(path, "new"))
 
 
 class _Stream(io.RawIOBase):
-    """Bytes, and after them what ``read`` gives from ``offset`` on: a message never is in memory whole."""
+    """Bytes, and after them what ``read`` gives from ``offset`` to ``size``: a message never is in memory whole."""
 
-    def __init__(self, top: bytes, read: Callable[[int, int], bytes], offset: int) -> None:
+    def __init__(self, top: bytes, read: Callable[[int, int], bytes], offset: int, size: int) -> None:
         self._top = top
         self._read = read
         self._offset = offset
+        self._size = size
 
     def readable(self) -> bool:
         return True
@@ -97,6 +103,8 @@ class _Stream(io.RawIOBase):
         if not self._top:
             self._top = self._read(self._offset, READ_SIZE)
             self._offset += len(self._top)
+            if not self._top and self._offset != self._size:
+                raise OSError("the message in the spool is not whole")
         count = min(len(buffer), len(self._top))
         buffer[:count] = self._top[:count]
         self._top = self._top[count:]
@@ -119,6 +127,20 @@ class MaildirDelivery:
 
     def close(self) -> None:
         """See IDelivery."""
+
+
+def _make(path: str) -> None:
+    """The Maildir ``path``, if it or a part of it is missing; several threads may do it at once."""
+    for name in ("tmp", "cur", "new"):
+        directory = os.path.join(path, name)
+        missing = []
+        while not os.path.isdir(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for directory in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
+            sync_directory(os.path.dirname(directory))
 
 
 def _is_safe(name: str) -> bool:
