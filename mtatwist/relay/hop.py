@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,6 +27,9 @@ QUEUE_LIMIT = 2000
 
 IDLE_SECONDS = 5.0
 """How long a connection without work is kept for the next message."""
+
+GROWTH = 0.01
+"""Connections more that are tried for each delivery, after the next hop wanted fewer than we had."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class Hop:
         self._transport = transport
         self._next_hop = next_hop
         self._connections = connections
+        self._allowed = float(connections)
         self._clock = clock
         self._metrics = metrics
         self._settle = settle
@@ -63,6 +67,7 @@ class Hop:
         self._workers = 0
         self._resting: list[Deferred[Work | None]] = []
         self._deliveries: set[IDelivery] = set()
+        self._connecting: set[Deferred[IDelivery]] = set()
         self._stopping = False
 
     @property
@@ -76,7 +81,7 @@ class Hop:
             self._resting.pop().callback(work)
             return
         self._queue.append(work)
-        if self._workers < self._connections:
+        if self._workers + 1 <= self._allowed:
             self._workers += 1
             Deferred.fromCoroutine(self._worker()).addErrback(self._crashed)
 
@@ -93,6 +98,8 @@ class Hop:
         """Close the connections, whatever they are doing."""
         for delivery in list(self._deliveries):
             delivery.close()
+        for connecting in list(self._connecting):
+            connecting.cancel()
 
     async def _worker(self) -> None:
         """One connection, for as long as there is work for it."""
@@ -109,14 +116,20 @@ class Hop:
                         # It had been closed while it had no work: that says nothing about this message.
                         delivery = await self._reconnect(delivery)
                         outcomes = await delivery.deliver(work.message, work.recipients)
+                    if len(outcomes) != len(work.recipients):
+                        raise ValueError(f"{len(outcomes)} outcomes for {len(work.recipients)} recipients")
                 except ConnectFailed as failed:
-                    self._unreachable(work, failed.outcome)
-                    continue
+                    if self._unreachable(work, failed.outcome):
+                        continue
+                    return
+                except CancelledError:
+                    outcomes = [Deferral(Reply(451, "4.3.2", "Stopped while connecting"))] * len(work.recipients)
                 except Exception:
                     self._metrics.relay_errors.value += 1
                     _log.failure("delivery_crashed", id=work.message.id, next_hop=self._next_hop)
                     outcomes = [Deferral(Reply(451, "4.3.0", "Local trouble"))] * len(work.recipients)
                 self._metrics.delivery_seconds.observe(self._clock.seconds() - started)
+                self._allowed = min(self._allowed + GROWTH, self._connections)
                 self._settle(work, outcomes)
         finally:
             if delivery is not None:
@@ -149,18 +162,37 @@ class Hop:
             self._deliveries.discard(old)
             old.close()
         self._metrics.connections.value += 1
-        delivery = await self._transport.connect(self._next_hop)
+        connecting = Deferred.fromCoroutine(self._connect())
+        self._connecting.add(connecting)
+        try:
+            delivery = await connecting
+        finally:
+            self._connecting.discard(connecting)
         self._deliveries.add(delivery)
         return delivery
 
-    def _unreachable(self, work: Work, outcome: Deferral) -> None:
-        """Nobody answers: what waits here would only find out the same, one time-out after the other."""
+    async def _connect(self) -> IDelivery:
+        return await self._transport.connect(self._next_hop)
+
+    def _unreachable(self, work: Work, outcome: Deferral) -> bool:
+        """Nobody answers: what waits here would only find out the same, one time-out after the other.
+
+        While others have a connection, it is just one too many: False, and one of them does the work.
+        """
         self._metrics.connect_failures.value += 1
         _log.info("unreachable", next_hop=self._next_hop, reply=str(outcome.reply))
+        if self._deliveries:
+            self._allowed = float(len(self._deliveries))
+            if self._resting:
+                self._resting.pop().callback(work)
+            else:
+                self._queue.appendleft(work)
+            return False
         waiting = [work, *self._queue]
         self._queue.clear()
         for one in waiting:
             self._settle(one, [outcome] * len(one.recipients))
+        return True
 
     def _crashed(self, failure: Failure) -> None:
         self._metrics.relay_errors.value += 1
