@@ -13,6 +13,9 @@ from mtatwist.smtp.reply import Reply
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
+MAX_TEXT = 800
+"""Characters of a reply that are repeated: a field must fit into a line (RFC 5322 §2.1.1), and a DSN be no bomb."""
+
 
 class Failed(NamedTuple):
     """One recipient that failed, with the reply that says why, who gave it ("" for ourselves), and when."""
@@ -29,7 +32,8 @@ def failure_report(
     """The DSN for the recipients of ``message`` that failed together.
 
     ``original`` is the beginning of the message, of which the header section is returned to the sender. Goes to
-    the message's reverse path with a null reverse path, so that it can never cause another (RFC 5321 §6.1).
+    the message's reverse path with a null reverse path, so that it can never cause another (RFC 5321 §6.1). Nobody
+    may be able to guess ``boundary``, or the header could end its part.
     """
     envelope = message.envelope
     kind = "" if header_is_ascii(original) else "message/global-headers"
@@ -37,12 +41,13 @@ def failure_report(
         _fields(
             Date=formatdate(now, localtime=True),
             From=f"Mail Delivery System <MAILER-DAEMON@{hostname}>",
-            To=f"<{envelope.reverse_path}>",
+            To=f"<{_printable(envelope.reverse_path)}>",
             Subject="Undelivered mail returned to sender",
             Message_ID=f"<{boundary}@{hostname}>",
             Auto_Submitted="auto-replied",
             MIME_Version="1.0",
             Content_Type=f'multipart/report; report-type=delivery-status;\r\n\tboundary="{boundary}"',
+            Content_Transfer_Encoding="8bit" if kind else "",
         ),
         f"--{boundary}\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n{_words(message, failures, hostname)}",
         f"--{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{_status(message, failures, hostname)}",
@@ -70,8 +75,8 @@ def _words(message: Message, failures: Sequence[Failed], hostname: str) -> str:
         "",
     ]
     for failed in failures:
-        said = f"{failed.host} said: " if failed.host else ""
-        lines += [f"<{failed.recipient.address}>:", f"    {said}{_printable(str(failed.reply))}", ""]
+        said = f"{_printable(failed.host)} said: " if failed.host else ""
+        lines += [f"<{_printable(failed.recipient.address)}>:", f"    {said}{_printable(str(failed.reply))}", ""]
     lines += [f"The message's queue id here was {message.id}.", ""]
     return "\r\n".join(lines)
 
@@ -106,4 +111,4 @@ def _fields(**fields: str) -> str:
 
 def _printable(text: str) -> str:
     """One line of ASCII: whatever a peer said, it can't add a field of its own."""
-    return _UNPRINTABLE.sub("?", text.replace("\n", " / "))
+    return _UNPRINTABLE.sub("?", text[:MAX_TEXT].replace("\r\n", " / ").replace("\n", " / "))

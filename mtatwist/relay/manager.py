@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
 from twisted.application.service import Service
@@ -13,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtatwist.envelope import Deferral, Delivered, Envelope, Message, Outcome, Recipient, Settled, State
-from mtatwist.relay.dsn import Failed, failure_report
+from mtatwist.relay.dsn import Failed, failure_report, header_is_ascii
 from mtatwist.relay.hop import Hop, Work
 from mtatwist.relay.route import Route, choose
 from mtatwist.smtp.header import MAX_HEADER
@@ -142,12 +143,12 @@ class RelayManager(Service):
     def _scanned(self, result: float | Failure) -> None:
         """A round ended, well or not: there is always another."""
         self._scanning = False
-        delay = 1.0
-        if isinstance(result, float):
-            delay = result
-        else:
+        if isinstance(result, Failure):
+            delay = 1.0
             self._metrics.relay_errors.value += 1
             _log.failure("scan_failed", result)
+        else:
+            delay = result
         if not self.running:
             return
         if self._scan_again:
@@ -248,14 +249,11 @@ class RelayManager(Service):
             if result.state is State.FAILED:
                 failures.append(Failed(recipient, result.reply, result.host, now))
             self._log_attempt(message, recipient, result)
-        reports = []
-        if failures:
-            if message.envelope.reverse_path:
-                reports.append(await self._report(message, failures, now))
-            else:
-                # Nobody to tell (RFC 5321 §6.1): the log is all there is.
-                _log.warn("undeliverable_report_dropped", id=message.id)
-        for stored in await self._surely(lambda: self._spool.settle(results, reports)):
+        if failures and not message.envelope.reverse_path:
+            # Nobody to tell (RFC 5321 §6.1): the log is all there is.
+            _log.warn("undeliverable_report_dropped", id=message.id)
+            failures.clear()
+        for stored in await self._surely(lambda: self._write(message, results, failures, now)):
             self._metrics.reports.value += 1
             self._take(stored)
         for result in results:
@@ -281,18 +279,37 @@ class RelayManager(Service):
             next_attempt = self._schedule.next_attempt(received_at, recipient.attempts + 1, now)
         return Settled(message.number, recipient.index, state, reply, outcome.host, now, next_attempt)
 
+    async def _write(
+        self, message: Message, results: Sequence[Settled], failures: Sequence[Failed], now: float
+    ) -> Sequence[Message]:
+        """One try; the DSN is made anew for each, since a writer writes only once."""
+        reports = [await self._report(message, failures, now)] if failures else []
+        try:
+            return await self._spool.settle(results, reports)
+        except Exception:
+            for report in reports:
+                report.abort()
+            raise
+
     async def _report(self, message: Message, failures: Sequence[Failed], now: float) -> ISpoolWriter:
         reverse_path = message.envelope.reverse_path
         to = Recipient(0, reverse_path, reverse_path.rpartition("@")[2].lower())
-        writer = self._spool.create(Envelope("", [to], received_at=now))
-        original = await self._spool.read(message, 0, MAX_HEADER)
+        try:
+            original = await self._spool.read(message, 0, MAX_HEADER)
+        except Exception:
+            # Better to be told without the header than not at all.
+            self._metrics.relay_errors.value += 1
+            _log.failure("spool_unreadable", id=message.id)
+            original = b""
+        body_type = "" if header_is_ascii(original) else "8BITMIME"
+        writer = self._spool.create(Envelope("", [to], body_type, received_at=now))
         writer.write(
             failure_report(
                 message,
                 failures,
                 original,
                 hostname=self._hostname,
-                boundary=f"{writer.number:X}.{message.id}",
+                boundary=f"{writer.number:X}.{token_hex(8)}",
                 now=now,
             )
         )
