@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -28,6 +29,7 @@ MAX_LINES = 100
 """Lines of one reply."""
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class ConnectionBroken(Exception):
@@ -52,6 +54,7 @@ class SmtpWire(Protocol):
         self._waiter: Deferred[None] | None = None
         self._writable: Deferred[None] | None = None
         self._flowing = True
+        self._farewell = ""
         self.broken = ""
         self.left = False
         self.gone: Deferred[None] = Deferred()
@@ -99,14 +102,17 @@ class SmtpWire(Protocol):
                 self.break_off("server sent a reply before the command")
             return
         self._replies.append(reply)
+        if reply.code == 421:
+            self._farewell = f"server is closing: {reply}"
         if len(self._replies) == self._owed and self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             waiter.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Whoever waits is told."""
-        self.left = not self.broken
-        self._broke("connection lost")
+        self.left = self.left or not self.broken
+        why = "connection lost" if reason.check(ConnectionDone) else f"connection lost: {reason.getErrorMessage()}"
+        self._broke(self._farewell or why)
         gone, self.gone = self.gone, Deferred()
         gone.callback(None)
 
@@ -131,23 +137,27 @@ class SmtpWire(Protocol):
 
         Raises ConnectionBroken.
         """
+        if any(_CONTROL.search(line) for line in lines):
+            # What came over the wire has been checked long before; this is the last door.
+            self.break_off("a command would have had control characters")
         self.send(b"".join(line + b"\r\n" for line in lines))
         return await self.replies(len(lines), seconds)
 
     def send(self, data: bytes) -> None:
         """Write. Raises ConnectionBroken when a reply came that nothing had asked for."""
-        if self._buffer or self._lines:
-            self.break_off("server sent a reply before the command")
-        self._check()
+        self._refuse_early()
         self._output.write(data)
 
     async def replies(self, count: int, seconds: float) -> list[Reply]:
         """Wait for ``count`` replies, ``seconds`` at most. Raises ConnectionBroken."""
+        if not self._owed:
+            self._refuse_early()
         self._check()
         self._owed = count
-        waiter: Deferred[None] = Deferred()
-        self._waiter = waiter
-        await self._bounded(waiter, seconds, "no reply in time")
+        if len(self._replies) < count:
+            waiter: Deferred[None] = Deferred()
+            self._waiter = waiter
+            await self._bounded(waiter, seconds, "no reply in time")
         replies, self._replies, self._owed = self._replies, [], 0
         return replies
 
@@ -183,6 +193,11 @@ class SmtpWire(Protocol):
         self.transport.loseConnection()
         late = self._clock.callLater(seconds, self.transport.abortConnection)
         self.gone.addCallback(lambda _: late.cancel() if late.active() else None)
+
+    def _refuse_early(self) -> None:
+        if self._buffer or self._lines:
+            self.break_off("server sent a reply before the command")
+        self._check()
 
     def _check(self) -> None:
         if self.broken:

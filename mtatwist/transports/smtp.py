@@ -99,6 +99,12 @@ class SmtpTransport:
                 raise ConnectFailed(Deferral(Reply(450, "4.7.4", "TLS is required and not offered"), next_hop))
         except ConnectionBroken as broken:
             raise ConnectFailed(Deferral(Reply(451, "4.4.2", f"Connection failed: {broken}"), next_hop)) from None
+        except ConnectFailed:
+            raise
+        except Exception:
+            # Whatever it is (we may be told to give up), nobody else holds this connection.
+            wire.break_off("given up")
+            raise
         return SmtpDelivery(self, wire, offered, next_hop)
 
     async def _secure(self, wire: SmtpWire, next_hop: str, host: str, tls: str) -> dict[str, str]:
@@ -175,16 +181,16 @@ class SmtpDelivery:
         commands = [self._mail(message), *(b"RCPT TO:<" + r.address.encode() + b">" for r in recipients), b"DATA"]
         if "PIPELINING" in self._offered:
             replies = await wire.ask(commands, timeouts.mail)
-            attempt.answered = True
             mail, *rcpts, data = replies
         else:
             (mail,) = await wire.ask(commands[:1], timeouts.mail)
-            attempt.answered = True
-            rcpts = []
-            if mail.positive:
-                for command in commands[1:-1]:
-                    rcpts += await wire.ask([command], timeouts.rcpt)
-            data = None
+            rcpts, data = [], None
+        # A server that is closing says nothing about this message.
+        attempt.answered = mail.code != 421
+        if data is None and mail.positive:
+            for index, command in enumerate(commands[1:-1]):
+                (reply,) = await wire.ask([command], timeouts.rcpt)
+                attempt.answer(index, reply)
         for index, reply in enumerate(rcpts):
             attempt.answer(index, reply)
         if not mail.positive:
@@ -220,6 +226,7 @@ class SmtpDelivery:
         dots = DotWriter()
         if message.body is not None:
             wire.send(dots.feed(message.body) + dots.end())
+            await wire.writable(timeouts.data_block)
         else:
             offset = 0
             while part := await self._read(message, offset):
