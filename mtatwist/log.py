@@ -62,7 +62,7 @@ def _word(value: object) -> str:
     if isinstance(value, list | dict):
         return _encode(value)
     text = str(value)
-    return text if text and " " not in text else _encode(text)
+    return text if text and " " not in text and text.isprintable() else _encode(text)
 
 
 FORMATS: dict[str, Callable[[LogEvent], str]] = {"json": as_json, "text": as_text}
