@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-IN_ROW = 128 * 1024
-"""Octets up to which a body stands in its row: it then shares the group's fsync. A larger one would go through
-the disk twice (WAL and database), which costs more than the two fsyncs of a file of its own (docs/spool.rst)."""
+IN_ROW = 256 * 1024
+"""Octets up to which a body stands in its row: it then shares the group's fsync. A much larger one, which goes through
+the disk twice (WAL and database), costs more than the fsyncs of a file of its own: docs/spool.rst has the figures."""
 
 WRITE_SIZE = 256 * 1024
 """Octets handed to a thread at once; a writer holds at most twice as much."""
@@ -57,7 +57,7 @@ class SpoolWriter:
             return None
         self._parts.append(data)
         self._waiting += len(data)
-        if self._waiting < WRITE_SIZE and not (self._size > IN_ROW and not self._in_file):
+        if self._size <= IN_ROW or (self._in_file and self._waiting < WRITE_SIZE):
             return None
         if self._task is None:
             self._flush()
