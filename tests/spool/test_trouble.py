@@ -1,0 +1,254 @@
+"""Full disks, failing disks and odd text: our trouble is answered 4xx, loses nothing, and passes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import apsw
+import pytest
+from rigs.messages import AT, body, envelope, settled
+from rigs.processes import need_root
+from rigs.pump import Pump
+from twisted.python.failure import Failure
+
+from mtatwist.envelope import Message, State
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.smtp.reply import Reply
+from mtatwist.spool.schema import WAL_LIMIT
+from mtatwist.spool.sqlite import ROOM_CHECK, SqliteSpool
+
+SMALL, LARGE = 20_000, 3_000_000
+
+
+class Rig:
+    def __init__(self, data_dir: Path, minimum_free: int = 0) -> None:
+        self.data_dir = data_dir
+        self.pump = Pump()
+        self.spool = SqliteSpool(
+            data_dir,
+            reactor=self.pump,  # type: ignore[arg-type]
+            metrics=Instruments(),
+            minimum_free=minimum_free,
+        )
+        self.spool.start()
+
+    def store(self, size: int) -> Message | Failure:
+        """As the receiver does: on a failure it answers 451 and aborts."""
+        writer = self.spool.create(envelope())
+        data = body(size)
+        for start in range(0, size, 64 * 1024):
+            pause = writer.write(data[start : start + 64 * 1024])
+            if pause is not None:
+                self.pump.wait(pause)
+        outcome = self.pump.outcome(writer.commit())
+        if isinstance(outcome, Failure):
+            writer.abort()
+        return outcome
+
+    def fill(self, size: int) -> list[Message]:
+        """Store messages until there is no room."""
+        stored = []
+        while isinstance(outcome := self.store(size), Message):
+            stored.append(outcome)
+        return stored
+
+    def check(self, messages: list[Message]) -> None:
+        """These are there, and whole; and no file but theirs."""
+        for message in messages:
+            message.body = None
+            read = self.pump.wait(self.spool.read(message, 0, message.size + 1))
+            assert read == body(message.size), f"{message.id} was acknowledged"
+        assert {message.id for message in messages if message.size == LARGE} == self.files()
+
+    def deliver(self, messages: list[Message]) -> None:
+        self.pump.wait(self.spool.settle([settled(message, 0, State.DELIVERED) for message in messages], []))
+
+    def files(self) -> set[str]:
+        return set(os.listdir(self.data_dir / "bodies"))
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path / "data")
+    yield rig
+    rig.spool.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    need_root("mounts a small tmpfs")
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_passes(small_disk: Path) -> None:
+    rig = Rig(small_disk / "data")
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(1 << 20))
+    try:
+        assert not rig.spool.has_room(0), "452 long before"
+        stored = [*rig.fill(LARGE), *rig.fill(SMALL)]
+        assert len(stored) > 10
+        rig.check(stored)
+        assert isinstance(rig.store(SMALL), Failure)
+        ballast.unlink()
+        # Delivering needs a little room to write that down, and then makes room.
+        rig.deliver(stored)
+        stored = [stored for _ in range(3) if isinstance(stored := rig.store(SMALL), Message)]
+        assert len(stored) == 3
+        large = rig.store(LARGE)
+        assert isinstance(large, Message)
+        stored.append(large)
+        rig.check(stored)
+    finally:
+        rig.spool.stop()
+    again = Rig(small_disk / "data")
+    again.check(again.pump.wait(again.spool.claim_due(AT, 100)))
+    again.spool.stop()
+
+
+def test_a_file_size_limit_loses_nothing_and_passes(rig: Rig) -> None:
+    """What a full disk does, for those who are not root: no file may grow."""
+    stored = [message for message in (rig.store(SMALL), rig.store(LARGE)) if isinstance(message, Message)]
+    assert len(stored) == 2
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        assert isinstance(rig.store(LARGE), Failure)
+        stored += rig.fill(SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for size in (SMALL, LARGE):
+        message = rig.store(size)
+        assert isinstance(message, Message)
+        stored.append(message)
+    rig.check(stored)
+
+
+# has_room().
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the file system says of itself."""
+    disk = SimpleNamespace(f_bavail=0, f_frsize=4096, f_favail=1000, f_files=2000)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    return disk
+
+
+@pytest.mark.parametrize(
+    ("minimum_free", "size", "needed"),
+    [
+        (0, 0, WAL_LIMIT),
+        (0, 10 << 20, WAL_LIMIT + (20 << 20)),
+        (100 << 20, 0, 100 << 20),
+        (100 << 20, 64 << 20, 160 << 20),
+    ],
+)
+def test_there_is_room_while_the_queue_can_drain(
+    tmp_path: Path, disk: SimpleNamespace, minimum_free: int, size: int, needed: int
+) -> None:
+    rig = Rig(tmp_path / "data", minimum_free)
+    disk.f_bavail = needed // 4096
+    assert rig.spool.has_room(size)
+    rig.pump.now += ROOM_CHECK
+    disk.f_bavail -= 1
+    assert not rig.spool.has_room(size)
+    rig.spool.stop()
+
+
+def test_the_disk_is_not_asked_for_every_message(rig: Rig, disk: SimpleNamespace) -> None:
+    assert not rig.spool.has_room(0)
+    disk.f_bavail = 1 << 30
+    assert not rig.spool.has_room(0)
+    rig.pump.now += ROOM_CHECK
+    assert rig.spool.has_room(0)
+
+
+def test_without_inodes_there_is_no_room(rig: Rig, disk: SimpleNamespace) -> None:
+    disk.f_bavail, disk.f_favail = 1 << 30, 0
+    assert not rig.spool.has_room(0)
+    rig.pump.now += ROOM_CHECK
+    disk.f_files = 0
+    assert rig.spool.has_room(0), "a file system that does not count them"
+
+
+def test_a_disk_that_does_not_answer_has_no_room(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "statvfs", fail)
+    assert not rig.spool.has_room(0)
+
+
+# Commits of which nobody knows whether they took place.
+
+
+def test_a_settlement_that_took_place_after_all_can_be_repeated(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay manager repeats it until it hears that it is done; the report is stored once."""
+    message = rig.store(SMALL)
+    assert isinstance(message, Message)
+    reports = [rig.spool.create(envelope("me@example.com", reverse_path="")) for _ in range(2)]
+    reports[0].write(body(SMALL))
+    rig.pump.wait(reports[1].write(body(LARGE)) or rig.spool.next_due())
+    results = [settled(message, 0, State.FAILED)]
+    writer: Any = rig.spool._writer
+
+    def answer_lost(group: Any) -> Any:
+        writer.__class__._commit(writer, group)
+        return [(done, False, apsw.IOError("disk I/O error")) for _, _, done in group]
+
+    monkeypatch.setattr(writer, "_commit", answer_lost)
+    assert rig.pump.outcome(rig.spool.settle(results, reports)).check(apsw.IOError)  # type: ignore[union-attr]
+    monkeypatch.undo()
+    stored = rig.pump.wait(rig.spool.settle(results, reports))
+    assert [one.number for one in stored] == [report.number for report in reports]
+    rig.check(stored)
+    rig.pump.wait(rig.spool.release([(one.number, 0, AT) for one in stored]))
+    assert len(rig.pump.wait(rig.spool.claim_due(AT, 10))) == 2
+
+
+def test_a_file_stays_while_its_row_may_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a start after a crash might find the row, and a message without its body."""
+    rig = Rig(tmp_path / "data")
+
+    def fail(*arguments: Any) -> None:
+        raise apsw.IOError("disk I/O error")
+
+    monkeypatch.setattr(rig.spool._tables, "insert", fail)
+    assert isinstance(rig.store(LARGE), Failure)
+    assert len(rig.files()) == 1
+    rig.spool.stop()
+    again = Rig(rig.data_dir)
+    again.spool.stop()
+    assert not rig.files(), "the next start knows"
+
+
+def test_text_that_is_not_unicode_stops_no_claim(rig: Rig) -> None:
+    message = rig.store(SMALL)
+    assert isinstance(message, Message)
+    odd = settled(message, 0, State.DEFERRED, AT)
+    odd = odd.__class__(
+        odd.number, 0, State.DEFERRED, Reply(451, "4.3.0", "caf\udce9 \x00 ü\n\U0001f600"), "h\udc80", AT, AT
+    )
+    rig.pump.wait(rig.spool.settle([odd], []))
+    (claimed,) = rig.pump.wait(rig.spool.claim_due(AT, 10))
+    assert claimed.envelope.recipients[0].last_reply == Reply(451, "4.3.0", "caf? \x00 ü\n\U0001f600")
+
+
+def test_a_damaged_envelope_spoils_no_other(rig: Rig) -> None:
+    """One that SQLite will not take is refused alone, also when it shares a group."""
+    bad = rig.spool.create(envelope("you\udc80@example.org"))
+    good = [rig.spool.create(envelope()) for _ in range(5)]
+    commits = [writer.commit() for writer in (good[0], bad, *good[1:])]
+    outcomes = [rig.pump.outcome(commit) for commit in commits]
+    assert [isinstance(outcome, Message) for outcome in outcomes] == [True, False, True, True, True, True]

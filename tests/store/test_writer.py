@@ -1,0 +1,227 @@
+"""Group commit: what shares a transaction, who is told of a failure, and what is believed after one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from rigs.pump import Pump
+from rigs.stable_storage import Watch
+from twisted.python.failure import Failure
+
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.spool import schema
+from mtatwist.store.writer import GROUP_LIMIT, Writer, WriterStopped
+
+
+def insert(connection: apsw.Connection, payloads: Sequence[int]) -> list[int]:
+    """Each value has to be new."""
+    for value in payloads:
+        connection.execute("INSERT INTO t VALUES (?)", (value,))
+    return [value * 10 for value in payloads]
+
+
+class Rig:
+    """A writer on a table with one column, whose thread stands still between :meth:`hold` and :meth:`go`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pump = Pump()
+        self.metrics = Instruments()
+        self.opened = 0
+        self.on_connect: Callable[[], None] = lambda: None
+        self.writer = Writer(self._connect, reactor=self.pump, metrics=self.metrics)  # type: ignore[arg-type]
+        self._gate = threading.Event()
+        connection = schema.connect(path)
+        connection.execute("CREATE TABLE t (x UNIQUE)")
+        connection.close()
+
+    def _connect(self) -> apsw.Connection:
+        self.on_connect()
+        self.opened += 1
+        return schema.connect(self.path)
+
+    def hold(self) -> None:
+        """The writer is busy from here on, with a group of its own."""
+        begun = threading.Event()
+
+        def wait(connection: apsw.Connection, payloads: Sequence[None]) -> Sequence[None]:
+            begun.set()
+            assert self._gate.wait(30)
+            return payloads
+
+        self._gate.clear()
+        self.writer.submit(wait, None)
+        assert begun.wait(30)
+
+    def go(self) -> None:
+        self._gate.set()
+
+    def insert_while_busy(self, *values: int) -> list[Any]:
+        """What became of inserts that were waiting together."""
+        self.hold()
+        waiting = [self.writer.submit(insert, value) for value in values]
+        self.go()
+        return [self.pump.outcome(deferred) for deferred in waiting]
+
+    def stored(self) -> list[int]:
+        reader = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READONLY, vfs="unix")
+        try:
+            return [x for (x,) in reader.execute("SELECT x FROM t ORDER BY x")]
+        finally:
+            reader.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path / "x.sqlite")
+    rig.writer.start()
+    yield rig
+    rig.go()
+    rig.writer.stop()
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watch = Watch()
+    yield watch
+    watch.unregister()
+
+
+def kinds(outcomes: list[Any]) -> set[type]:
+    return {outcome.type if isinstance(outcome, Failure) else type(outcome) for outcome in outcomes}
+
+
+def test_a_lone_job_is_committed_at_once(rig: Rig) -> None:
+    assert rig.pump.wait(rig.writer.submit(insert, 7)) == 70
+    assert rig.stored() == [7]
+
+
+def test_what_waits_together_shares_one_flush(watch: Watch, tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "x.sqlite")
+    rig.writer.start()
+    flushes: list[str] = []
+    rig.hold()
+    waiting = [rig.writer.submit(insert, value) for value in range(100)]
+    watch.on_sync = flushes.append
+    rig.go()
+    assert [rig.pump.wait(deferred) for deferred in waiting] == [value * 10 for value in range(100)]
+    watch.on_sync = lambda path: None
+    rig.writer.stop()
+    # A new WAL file's header has a flush of its own.
+    assert len([path for path in flushes if path.endswith("-wal")]) <= 2
+    assert rig.metrics.spool_groups.value == 2
+
+
+def test_a_group_has_a_limit(rig: Rig) -> None:
+    count = 2 * GROUP_LIMIT + 1
+    assert kinds(rig.insert_while_busy(*range(count))) == {int}
+    assert rig.metrics.spool_groups.value == 4
+    assert rig.stored() == list(range(count))
+
+
+def test_one_bad_job_spoils_no_other(rig: Rig) -> None:
+    outcomes = rig.insert_while_busy(1, 2, 1, 3)
+    assert outcomes[0:2] + outcomes[3:] == [10, 20, 30]
+    assert outcomes[2].check(apsw.ConstraintError)
+    assert rig.stored() == [1, 2, 3]
+    assert rig.opened == 1
+    assert rig.metrics.spool_errors.value == 1
+
+
+def test_a_bug_in_a_job_is_told_to_who_submitted_it(rig: Rig) -> None:
+    good = rig.writer.submit(insert, 1)
+    bad = rig.writer.submit(lambda connection, payloads: [], 2)
+    assert rig.pump.outcome(bad).check(ValueError)  # type: ignore[union-attr]
+    assert rig.pump.wait(good) == 10
+
+
+def test_an_io_error_fails_everybody_and_nothing_is_believed(rig: Rig) -> None:
+    """Not even those of the group who came before it: nobody knows what is on the disk."""
+    rig.hold()
+    before = rig.writer.submit(insert, 1)
+
+    def broken(connection: apsw.Connection, payloads: Sequence[Any]) -> list[Any]:
+        raise apsw.IOError("the disk is gone")
+
+    during, after = rig.writer.submit(broken, None), rig.writer.submit(insert, 2)
+    rig.go()
+    assert kinds([rig.pump.outcome(deferred) for deferred in (before, during, after)]) == {apsw.IOError}
+    assert rig.stored() == []
+    assert rig.pump.wait(rig.writer.submit(insert, 1)) == 10
+    assert rig.opened == 2
+    assert rig.stored() == [1]
+
+
+def test_a_failed_flush_is_never_a_success(watch: Watch, tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "x.sqlite")
+    rig.writer.start()
+    rig.pump.wait(rig.writer.submit(insert, 1))
+
+    def fail(path: str) -> None:
+        raise apsw.IOError("the disk is gone")
+
+    watch.on_sync = fail
+    assert kinds(rig.insert_while_busy(2, 3)) == {apsw.IOError}
+    watch.on_sync = lambda path: None
+    assert rig.pump.wait(rig.writer.submit(insert, 4)) == 40
+    rig.writer.stop()
+    assert rig.stored() in ([1, 4], [1, 2, 3, 4]), "all of a group or none of it"
+
+
+def test_while_the_database_can_not_be_opened_everybody_is_told(rig: Rig) -> None:
+    def broken(connection: apsw.Connection, payloads: Sequence[Any]) -> list[Any]:
+        raise OSError("the directory is gone")
+
+    def refuse() -> None:
+        raise apsw.CantOpenError("unable to open database file")
+
+    assert kinds([rig.pump.outcome(rig.writer.submit(broken, None))]) == {OSError}
+    rig.on_connect = refuse
+    assert kinds([rig.pump.outcome(rig.writer.submit(insert, 1))]) == {apsw.CantOpenError}
+    rig.on_connect = lambda: None
+    assert rig.pump.wait(rig.writer.submit(insert, 1)) == 10
+
+
+def test_somebody_elses_lock_is_waited_for_once(rig: Rig) -> None:
+    """An administrator at the database: a group is told after one wait, not after one for each job."""
+    other = schema.connect(rig.path)
+    assert rig.writer._connection is not None
+    waits: list[int] = []
+    rig.writer._connection.set_busy_handler(lambda count: bool(waits.append(count)))
+    other.execute("BEGIN IMMEDIATE")
+    outcomes = [rig.writer.submit(insert, value) for value in range(20)]
+    assert kinds([rig.pump.outcome(deferred) for deferred in outcomes]) == {apsw.BusyError}
+    assert len(waits) < 20
+    other.execute("ROLLBACK")
+    other.close()
+    assert rig.pump.wait(rig.writer.submit(insert, 1)) == 10
+    assert rig.opened == 1
+
+
+def test_stop_commits_what_waits(rig: Rig) -> None:
+    rig.hold()
+    for value in range(GROUP_LIMIT + 10):
+        rig.writer.submit(insert, value)
+    rig.go()
+    rig.writer.stop()
+    assert rig.stored() == list(range(GROUP_LIMIT + 10))
+    rig.writer.stop()
+
+
+def test_nothing_is_taken_after_stop(rig: Rig) -> None:
+    rig.writer.stop()
+    with pytest.raises(WriterStopped):
+        rig.pump.wait(rig.writer.submit(insert, 1))
+    assert rig.stored() == []
+
+
+def test_stop_leaves_one_file(rig: Rig) -> None:
+    """A stopped spool can be copied: nothing of it is left in the log."""
+    rig.pump.wait(rig.writer.submit(insert, 1))
+    rig.writer.stop()
+    assert [path.name for path in rig.path.parent.iterdir()] == ["x.sqlite"]
