@@ -201,7 +201,8 @@ class Tables:
         ).fetchone()
         if row is None:
             raise LookupError(f"message {number} is not in the spool")
-        return self._bodies.read(number, offset, size) if row[0] else row[1]
+        # Of an empty BLOB, substr() is NULL.
+        return self._bodies.read(number, offset, size) if row[0] else row[1] or b""
 
     def orphans(self, connection: apsw.Connection, numbers: list[int]) -> list[int]:
         """Those of ``numbers`` that are no message with its body in a file."""
