@@ -24,6 +24,8 @@ LATER = Deferral(Reply(450, "4.2.1", "busy"), "next.test")
 GONE = Failure(Reply(550, "5.1.1", "no such user"), "next.test")
 DOWN = Deferral(Reply(451, "4.4.1", "Cannot connect"), "next.test")
 
+BODY = b"Subject: x\r\n\r\nhello\r\n"
+
 Judge = Callable[[Message, Recipient], Outcome]
 
 
@@ -134,7 +136,7 @@ class Rig:
         return self.transports.setdefault(next_hop, Transport())
 
     def accept(
-        self, *to: str, body: bytes = b"Subject: x\r\n\r\nhello\r\n", reverse_path: str = "me@here.test"
+        self, *to: str, body: bytes = BODY, reverse_path: str = "me@here.test"
     ) -> Message:
         """A message as the receiver hands it over: durable, claimed, and the manager woken."""
         message = self.store(*to, body=body, reverse_path=reverse_path)
@@ -142,7 +144,7 @@ class Rig:
         return message
 
     def store(
-        self, *to: str, body: bytes = b"Subject: x\r\n\r\nhello\r\n", reverse_path: str = "me@here.test"
+        self, *to: str, body: bytes = BODY, reverse_path: str = "me@here.test"
     ) -> Message:
         """The same, and nobody is woken."""
         recipients = [Recipient(index, path, path.rpartition("@")[2]) for index, path in enumerate(to)]

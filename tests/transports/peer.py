@@ -52,10 +52,11 @@ class Peer:
             self.written += data
             self._input += data
             if self.slow:
-                self.protocol.pauseProducing()
+                self.producer.pauseProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
+        self.producer = producer
 
     def unregisterProducer(self) -> None:
         pass

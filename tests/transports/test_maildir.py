@@ -56,7 +56,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_each_recipient_gets_a_file_with_line_feeds_and_one_return_path(rig: Rig) -> None:
-    body = b"Subject: x\r\nReturn-Path: <liar@b.test>\r\nReturn-path : <liar\r\n @b.test>\r\nTo: y\r\n\r\nReturn-Path: z\r\n"
+    body = b"Subject: x\r\nReturn-Path: <liar@b.test>\r\nReturn-path : <liar\r\n @b.test>\r\nTo: y\r\n\r\n"
+    body += b"Return-Path: z\r\n"
     outcomes = rig.deliver(message(body, "C@D.test", "e@d.test"))
     assert [type(outcome) for outcome in outcomes] == [Delivered] * 2
     expected = b"Return-Path: <a@b.test>\nSubject: x\nTo: y\n\nReturn-Path: z\n"

@@ -240,7 +240,7 @@ def test_verify_asks_for_the_name(monkeypatch: Patch) -> None:
 @pytest.mark.parametrize("tls", ["require", "verify"])
 def test_no_tls_no_mail_where_it_is_required(monkeypatch: Patch, tls: str) -> None:
     peer = Peer()
-    with pytest.raises(ConnectFailed, match="4.7.4") as caught:
+    with pytest.raises(ConnectFailed, match=r"4\.7\.4") as caught:
         Client(monkeypatch, peer, tls=tls).connect()
     assert isinstance(caught.value.outcome, Deferral)
     assert not any(line.startswith("MAIL") for line in peer.heard)
