@@ -31,9 +31,9 @@ class Pump:
         """See IReactorTime."""
         return self.now
 
-    def outcome(self, deferred: Deferred[T]) -> T | Failure:
+    def outcome(self, deferred: Deferred[Any]) -> Any:
         """What the Deferred fires with, be it a Failure."""
-        results: list[T | Failure] = []
+        results: list[Any] = []
         deferred.addBoth(results.append)
         deadline = time.monotonic() + DEADLINE
         while not results:
@@ -46,10 +46,10 @@ class Pump:
 
     def wait(self, deferred: Deferred[T]) -> T:
         """The result of the Deferred; its exception is raised."""
-        result = self.outcome(deferred)
+        result: T | Failure = self.outcome(deferred)
         if isinstance(result, Failure):
             result.raiseException()
-        return result  # type: ignore[return-value]
+        return result
 
     def drain(self) -> None:
         """Run what has been handed over so far."""

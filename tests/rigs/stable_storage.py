@@ -59,13 +59,16 @@ class StableStorage:
         self._names: dict[Path, set[str]] = {}
         self._watch = Watch()
         self._watch.synced = self._database_synced
-        self._watch.deleted = lambda path: self._files.pop(Path(path), None) and None
+        self._watch.deleted = self._deleted
         os.fsync = self._synced  # type: ignore[assignment]
 
     def _database_synced(self, path: str) -> None:
         # SQLite flushes the directory of a new file itself, out of our sight.
         if self._lies != "database" or not path.endswith("-wal"):
             self._files[Path(path)] = Path(path).read_bytes()
+
+    def _deleted(self, path: str) -> None:
+        self._files.pop(Path(path), None)
 
     def _synced(self, descriptor: int) -> None:
         _fsync(descriptor)

@@ -98,7 +98,7 @@ def run_begun(run: Run) -> None:
 
 
 def bodies_made(run: Run) -> None:
-    bodies.sync_directory = die
+    bodies.sync_directory = die  # type: ignore[attr-defined]
     run.spool.start()
 
 
@@ -106,7 +106,7 @@ def sweep_half_done(run: Run) -> None:
     for number in range(1, 5):
         (run.data_dir / "bodies" / f"{number:014X}").touch()
     unlink, left = Path.unlink, iter((True, False))
-    Path.unlink = lambda path, missing_ok=False: unlink(path) if next(left) else die()  # type: ignore[method-assign]
+    Path.unlink = lambda *arguments, **_: unlink(arguments[0]) if next(left) else die()  # type: ignore[method-assign]
     run.spool.start()
     run.spool.stop()
 
@@ -142,17 +142,17 @@ def file_half_written(run: Run) -> None:
 
 
 def file_written(run: Run) -> None:
-    os.fsync = die  # type: ignore[assignment]
+    os.fsync = die
     run.store(LARGE)
 
 
 def file_synced(run: Run) -> None:
-    tables.sync_directory = die
+    tables.sync_directory = die  # type: ignore[attr-defined]
     run.store(LARGE)
 
 
 def directory_synced(run: Run) -> None:
-    tables.sync_directory = then_die(tables.sync_directory)
+    tables.sync_directory = then_die(datadir.sync_directory)  # type: ignore[attr-defined]
     run.store(LARGE)
 
 

@@ -92,7 +92,7 @@ def watch() -> Iterator[Watch]:
     watch.unregister()
 
 
-def kinds(outcomes: list[Any]) -> set[type]:
+def kinds(outcomes: list[Any]) -> set[Any]:
     return {outcome.type if isinstance(outcome, Failure) else type(outcome) for outcome in outcomes}
 
 
@@ -136,7 +136,7 @@ def test_one_bad_job_spoils_no_other(rig: Rig) -> None:
 def test_a_bug_in_a_job_is_told_to_who_submitted_it(rig: Rig) -> None:
     good = rig.writer.submit(insert, 1)
     bad = rig.writer.submit(lambda connection, payloads: [], 2)
-    assert rig.pump.outcome(bad).check(ValueError)  # type: ignore[union-attr]
+    assert rig.pump.outcome(bad).check(ValueError)
     assert rig.pump.wait(good) == 10
 
 
@@ -192,7 +192,12 @@ def test_somebody_elses_lock_is_waited_for_once(rig: Rig) -> None:
     other = schema.connect(rig.path)
     assert rig.writer._connection is not None
     waits: list[int] = []
-    rig.writer._connection.set_busy_handler(lambda count: bool(waits.append(count)))
+
+    def give_up(count: int) -> bool:
+        waits.append(count)
+        return False
+
+    rig.writer._connection.set_busy_handler(give_up)
     other.execute("BEGIN IMMEDIATE")
     outcomes = [rig.writer.submit(insert, value) for value in range(20)]
     assert kinds([rig.pump.outcome(deferred) for deferred in outcomes]) == {apsw.BusyError}
