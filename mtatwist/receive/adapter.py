@@ -36,7 +36,8 @@ class SpooledMessage:
 
     def __init__(self, writer: IMessageWriter | Reply) -> None:
         if isinstance(writer, Reply):
-            raise smtp.SMTPServerError(writer.code, f"{writer.enhanced} {writer.text}")
+            # At DATA, twisted.mail writes it as it is; elsewhere it wants a str.
+            raise smtp.SMTPServerError(writer.code, f"{writer.enhanced} {writer.text}".encode())
         self._writer = writer
 
     def lineReceived(self, line: bytes) -> None:
@@ -117,18 +118,27 @@ class LineWriter:
     def __init__(self, messages: list[smtp.IMessage]) -> None:
         self._messages = messages
         self._rest = b""
+        self._refused: Reply | None = None
 
     def write(self, data: bytes) -> None:
-        """See IMessageWriter."""
+        """See IMessageWriter. A message may refuse its content by an exception: that is told at the end."""
+        if self._refused is not None:
+            return
         *lines, self._rest = (self._rest + data).split(b"\r\n")
-        for line in lines:
-            for message in self._messages:
-                message.lineReceived(line)
+        try:
+            for line in lines:
+                for message in self._messages:
+                    message.lineReceived(line)
+        except Exception:
+            self._refused = _refusal(Failure())
+            self.abort()
 
     def finish(self) -> Deferred[Reply]:
         """See IMessageWriter."""
         if self._rest:
             self.write(b"\r\n")
+        if self._refused is not None:
+            return succeed(self._refused)
         if not self._messages:
             return succeed(OK)
         done = gatherResults([maybeDeferred(message.eomReceived) for message in self._messages], consumeErrors=True)
@@ -136,7 +146,8 @@ class LineWriter:
 
     def abort(self) -> None:
         """See IMessageWriter."""
-        for message in self._messages:
+        messages, self._messages, self._rest = self._messages, [], b""
+        for message in messages:
             message.connectionLost()
 
 
