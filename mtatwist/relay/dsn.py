@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from typing import NamedTuple
 
-from mtatwist.envelope import Message, Recipient
+from mtatwist.envelope import Envelope, Message, Recipient
 from mtatwist.smtp.header import MAX_HEADER, header_end
 from mtatwist.smtp.reply import Reply
 
@@ -57,6 +57,13 @@ def failure_report(
     end = header_end(original)
     header = original[: end if 0 <= end <= MAX_HEADER else MAX_HEADER]
     return "\r\n".join(parts).encode() + header.rstrip(b"\r\n") + f"\r\n\r\n--{boundary}--\r\n".encode()
+
+
+def report_envelope(message: Message, original: bytes, now: float) -> Envelope:
+    """From nobody to the sender, and as 8-bit as what goes back."""
+    reverse_path = message.envelope.reverse_path
+    to = Recipient(0, reverse_path, reverse_path.rpartition("@")[2].lower())
+    return Envelope("", [to], "" if header_is_ascii(original) else "8BITMIME", received_at=now)
 
 
 def header_is_ascii(original: bytes) -> bool:

@@ -13,8 +13,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtatwist.envelope import Deferral, Delivered, Envelope, Message, Outcome, Recipient, Settled, State
-from mtatwist.relay.dsn import Failed, failure_report, header_is_ascii
+from mtatwist.envelope import Deferral, Delivered, Message, Outcome, Recipient, Settled, State
+from mtatwist.relay.dsn import Failed, failure_report, report_envelope
 from mtatwist.relay.hop import Hop, Work
 from mtatwist.relay.route import Route, choose
 from mtatwist.smtp.header import MAX_HEADER
@@ -292,8 +292,6 @@ class RelayManager(Service):
             raise
 
     async def _report(self, message: Message, failures: Sequence[Failed], now: float) -> ISpoolWriter:
-        reverse_path = message.envelope.reverse_path
-        to = Recipient(0, reverse_path, reverse_path.rpartition("@")[2].lower())
         try:
             original = await self._spool.read(message, 0, MAX_HEADER)
         except Exception:
@@ -301,18 +299,9 @@ class RelayManager(Service):
             self._metrics.relay_errors.value += 1
             _log.failure("spool_unreadable", id=message.id)
             original = b""
-        body_type = "" if header_is_ascii(original) else "8BITMIME"
-        writer = self._spool.create(Envelope("", [to], body_type, received_at=now))
-        writer.write(
-            failure_report(
-                message,
-                failures,
-                original,
-                hostname=self._hostname,
-                boundary=f"{writer.number:X}.{token_hex(8)}",
-                now=now,
-            )
-        )
+        writer = self._spool.create(report_envelope(message, original, now))
+        boundary = f"{writer.number:X}.{token_hex(8)}"
+        writer.write(failure_report(message, failures, original, hostname=self._hostname, boundary=boundary, now=now))
         return writer
 
     def _give_back(self, work: Work, due: float) -> None:
