@@ -135,17 +135,13 @@ class Rig:
         """The transport to this next hop."""
         return self.transports.setdefault(next_hop, Transport())
 
-    def accept(
-        self, *to: str, body: bytes = BODY, reverse_path: str = "me@here.test"
-    ) -> Message:
+    def accept(self, *to: str, body: bytes = BODY, reverse_path: str = "me@here.test") -> Message:
         """A message as the receiver hands it over: durable, claimed, and the manager woken."""
         message = self.store(*to, body=body, reverse_path=reverse_path)
         self.manager.wake(message)
         return message
 
-    def store(
-        self, *to: str, body: bytes = BODY, reverse_path: str = "me@here.test"
-    ) -> Message:
+    def store(self, *to: str, body: bytes = BODY, reverse_path: str = "me@here.test") -> Message:
         """The same, and nobody is woken."""
         recipients = [Recipient(index, path, path.rpartition("@")[2]) for index, path in enumerate(to)]
         writer = self.spool.create(Envelope(reverse_path, recipients, received_at=self.clock.seconds()))

@@ -1,0 +1,165 @@
+"""The whole server in memory: what a configuration file makes of it, with the spool and the network played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dialogue import Settings, Wire
+from dialogue_servers import make_wire
+from transports.peer import Peer
+from transports.test_dial import resolving_reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.python.failure import Failure
+
+from mtatwist import tap
+from mtatwist.config import load
+from mtatwist.envelope import Message
+from mtatwist.spool.memory import MemorySpool, MemoryWriter
+from mtatwist.spool.sqlite import SqliteSpool
+
+BASE: dict[str, dict[str, str]] = {
+    "server": {"hostname": '"mta.test"', "data_dir": '"data"'},
+    "listen": {"endpoint": '"tcp:2525:interface=127.0.0.1"'},
+    "relay": {"domains": '["here.test"]', "networks": '["198.51.100.0/24"]'},
+    "route": {"domain": '"*"', "transport": '"smtp"', "next_hop": '"next.test:25"'},
+}
+"""What stands in the file unless a test writes something else: values as TOML."""
+
+BODY = b"Subject: x\r\n\r\nhello\r\n"
+HELD = "held"
+
+
+def toml(settings: dict[str, str]) -> str:
+    """BASE with these settings, by key path."""
+    tables = {name: dict(keys) for name, keys in BASE.items()}
+    for path, value in settings.items():
+        table, _, key = path.rpartition(".")
+        tables.setdefault(table, {})[key] = value
+    lines = []
+    for name, keys in tables.items():
+        lines += [f"[[{name}]]" if name in ("listen", "route") else f"[{name}]"]
+        lines += [f"{key} = {value}" for key, value in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
+class Spool(MemorySpool):
+    """In memory, but with the real one's view of the disk. ``trouble``: commits fail, or are held."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__()
+        self.has_room = SqliteSpool(*arguments, **settings).has_room  # type: ignore[method-assign]
+        self.trouble = ""
+
+    def create(self, envelope: Any) -> Writer:
+        return Writer(self, next(self._numbers), envelope)
+
+    def start(self) -> None:
+        """See SqliteSpool."""
+
+    def stop(self) -> None:
+        """See SqliteSpool."""
+
+
+class Writer(MemoryWriter):
+    """Commits, if the spool lets it."""
+
+    _spool: Spool
+
+    def commit(self) -> Deferred[Message]:
+        if not self._spool.trouble:
+            return super().commit()
+        done: Deferred[Message] = Deferred()
+        if self._spool.trouble != HELD:
+            done.errback(OSError(self._spool.trouble))
+        return done
+
+
+class Session:
+    """A client's connection."""
+
+    def __init__(self, wire: Wire, protocol: Any) -> None:
+        self.wire = wire
+        self.protocol = protocol
+        protocol.makeConnection(wire)
+        self.greeting = self.heard()
+
+    def heard(self) -> str:
+        """What the server has said since the last look."""
+        said, self.wire.written = self.wire.written.decode(), b""
+        return said
+
+    def say(self, *lines: str | bytes) -> str:
+        """Say lines, and give the answer."""
+        for line in lines:
+            data = line.encode() + b"\r\n" if isinstance(line, str) else line
+            self.protocol.dataReceived(data)
+        return self.heard()
+
+    def begin(self, *to: str, mail: str = "MAIL FROM:<me@away.test>") -> str:
+        """An envelope; the replies from MAIL on."""
+        self.say("EHLO client.test")
+        return self.say(mail, *(f"RCPT TO:<{path}>" for path in to or ("you@here.test",)))
+
+    def send(self, *to: str, body: bytes = BODY) -> str:
+        """A message; the reply to its end."""
+        self.begin(*to)
+        self.say("DATA")
+        return self.say(body + b".\r\n")
+
+    @property
+    def ended(self) -> bool:
+        """Has the server closed it?"""
+        return self.wire.closed or self.wire.disconnecting
+
+
+class Whole:
+    """A server that runs, as far as memory reaches."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, directory: Path, settings: dict[str, str] | None = None) -> None:
+        self.reactor = resolving_reactor()
+        self.reactor.advance(1_000_000)
+        patch.setattr(tap, "time", SimpleNamespace(time=self.reactor.seconds))
+        patch.setattr(tap, "SqliteSpool", Spool)
+        directory.mkdir(exist_ok=True)
+        (directory / "data").mkdir(exist_ok=True)
+        file = directory / "mta.toml"
+        file.write_text(toml(settings or {}))
+        self.config = load(file)
+        self.mta = tap.Mta(self.config, self.reactor)
+        self.spool: Any = self.mta.spool
+        self.metrics = self.mta.metrics
+        self.mta.startService()
+
+    def connect(self, peer: str = "192.0.2.7") -> Session:
+        """A client comes to the first listener."""
+        wire = make_wire(Settings(peer=peer, tls="none"))
+        wire.protocol = self.reactor.tcpServers[0][1].buildProtocol(wire.getPeer())
+        return Session(wire, wire.protocol)
+
+    def next_hop(self, peer: Peer) -> Peer:
+        """The next connection that the server is opening leads to ``peer``."""
+        host, port, factory, _, _ = self.reactor.tcpClients.pop(0)
+        peer.protocol = factory.buildProtocol(IPv4Address("TCP", host, port))
+        peer.protocol.makeConnection(peer)
+        peer.begin()
+        peer.run()
+        return peer
+
+    def next_hop_is_down(self) -> None:
+        """The next connection that the server is opening is refused."""
+        _, _, factory, _, _ = self.reactor.tcpClients.pop(0)
+        factory.clientConnectionFailed(self.reactor.connectors.pop(0), Failure(ConnectionRefusedError()))
+        self.reactor.advance(1)
+
+    def recipients(self, number: int = 1) -> list[Any]:
+        """Those of a message in the spool."""
+        return list(self.spool.messages[number].envelope.recipients)
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes."""
+        self.reactor.advance(seconds)

@@ -1,0 +1,159 @@
+"""The log: one event a line, whatever is in it, and no log is worth a message."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+
+from mtatwist.log import FLUSH_SECONDS, LineObserver, as_json, as_text
+
+
+def event(format: str = "accepted", level: Any = LogLevel.info, **facts: Any) -> dict[str, Any]:
+    return {
+        "log_time": 1_700_000_000.5,
+        "log_level": level,
+        "log_namespace": "mtatwist.receive.delivery",
+        "log_format": format,
+        "log_source": object(),
+        **facts,
+    }
+
+
+def crash() -> Failure:
+    try:
+        raise RuntimeError("went\nwrong")
+    except RuntimeError:
+        return Failure()
+
+
+def test_json_has_the_event_and_its_facts() -> None:
+    assert json.loads(as_json(event(id="0A", size=7, tls=""))) == {
+        "time": "2023-11-14T22:13:20.500Z",
+        "level": "info",
+        "event": "accepted",
+        "id": "0A",
+        "size": 7,
+        "tls": "",
+    }
+
+
+def test_text_is_for_people() -> None:
+    line = as_text(event(id="0A", size=0, tls="", forward_paths=["a@b", "c@d"], reply="no such user"))
+    assert line == '2023-11-14T22:13:20.500Z accepted id=0A size=0 forward_paths=["a@b", "c@d"] reply="no such user"'
+    assert as_text(event(level=LogLevel.warn)).startswith("2023-11-14T22:13:20.500Z WARN accepted")
+
+
+def test_others_are_quoted_as_messages() -> None:
+    other = {**event("hello {name}", name="you"), "log_namespace": "twisted.web"}
+    assert json.loads(as_json(other))["message"] == "hello you"
+    assert as_text(other).endswith(" hello you")
+
+
+def test_a_failure_has_its_traceback() -> None:
+    facts = json.loads(as_json(event("crashed", LogLevel.critical, log_failure=crash())))
+    assert facts["failure"] == "RuntimeError: went\nwrong"
+    assert "test_log.py" in facts["traceback"]
+    text = as_text(event("crashed", LogLevel.critical, log_failure=crash()))
+    assert text.splitlines()[0].endswith('went\\nwrong"')
+    assert "test_log.py" in text
+
+
+@given(st.text(max_size=20))
+def test_nothing_a_peer_says_makes_another_line(said: str) -> None:
+    for line in (as_json(event(reply=said)), as_text(event(reply=said))):
+        assert "\n" not in line
+        assert "\r" not in line
+        assert "\x1b" not in line
+    assert json.loads(as_json(event(reply=said)))["reply"] == said
+
+
+def test_what_json_does_not_know_is_written_all_the_same() -> None:
+    assert json.loads(as_json(event(error=OSError("x"), raw=b"y")))["error"] == "x"
+
+
+class Stream(io.StringIO):
+    """Counts flushes; may break; may be a terminal."""
+
+    terminal = False
+    flushes = 0
+    trouble: Exception | None = None
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        if self.trouble is not None:
+            raise self.trouble
+        return super().write(text)
+
+    def flush(self) -> None:
+        self.flushes += 1
+        if self.trouble is not None:
+            raise self.trouble
+
+
+@pytest.fixture(autouse=True)
+def _io_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtatwist.log.isInIOThread", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("format", "terminal", "is_json"),
+    [("json", True, True), ("text", False, False), ("auto", True, False), ("auto", False, True)],
+)
+def test_auto_is_text_on_a_terminal(format: str, terminal: bool, is_json: bool) -> None:
+    stream = Stream()
+    stream.terminal = terminal
+    LineObserver(stream, format, Clock())(event())
+    assert stream.getvalue().startswith("{") == is_json
+    assert stream.getvalue().endswith("\n")
+
+
+def test_ordinary_events_are_flushed_together_soon() -> None:
+    stream, clock = Stream(), Clock()
+    observer = LineObserver(stream, "json", clock)
+    for _ in range(10):
+        observer(event())
+    assert stream.flushes == 0
+    clock.advance(FLUSH_SECONDS)
+    assert stream.flushes == 1
+    observer(event())
+    clock.advance(FLUSH_SECONDS)
+    assert stream.flushes == 2
+
+
+@pytest.mark.parametrize("level", [LogLevel.warn, LogLevel.error, LogLevel.critical])
+def test_bad_news_does_not_wait(level: Any) -> None:
+    stream = Stream()
+    LineObserver(stream, "json", Clock())(event(level=level))
+    assert stream.flushes == 1
+
+
+def test_another_thread_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtatwist.log.isInIOThread", lambda: False)
+    stream, clock = Stream(), Clock()
+    LineObserver(stream, "json", clock)(event())
+    assert stream.flushes == 1
+    assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("trouble", [OSError(errno.ENOSPC, "full"), BrokenPipeError(), ValueError("closed file")])
+def test_a_log_that_cannot_be_written_stops_nothing(trouble: Exception) -> None:
+    stream, clock = Stream(), Clock()
+    observer = LineObserver(stream, "json", clock)
+    stream.trouble = trouble
+    observer(event(level=LogLevel.error))
+    observer(event())
+    observer.flush()
+    stream.trouble = None
+    observer(event("later", LogLevel.warn))
+    assert json.loads(stream.getvalue())["event"] == "later"

@@ -1,0 +1,202 @@
+"""Every metric moves when what it counts happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from receive.whole import Whole
+from rigs.pump import Pump
+from transports.peer import Peer
+
+from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
+from mtatwist.store.writer import Writer
+from mtatwist.validators.chain import Chain
+
+
+def session(server: Whole) -> Instruments:
+    server.connect()
+    return server.metrics
+
+
+def refused_session(server: Whole) -> Instruments:
+    for _ in range(51):
+        server.connect()
+    assert server.metrics.sessions.value == 50
+    return server.metrics
+
+
+def timeout(server: Whole) -> Instruments:
+    server.connect()
+    server.pass_time(301)
+    return server.metrics
+
+
+def say(*lines: str) -> Callable[[Whole], Instruments]:
+    def scenario(server: Whole) -> Instruments:
+        server.connect().say(*lines)
+        return server.metrics
+
+    return scenario
+
+
+def store_fails(server: Whole) -> Instruments:
+    server.spool.trouble = "the disk is broken"
+    assert server.connect().send().startswith("451")
+    return server.metrics
+
+
+def accepted(server: Whole) -> Instruments:
+    assert server.connect().send().startswith("250")
+    return server.metrics
+
+
+def refused(server: Whole) -> Instruments:
+    assert server.connect().send(body=b"bare\rCR\r\n").startswith("550")
+    return server.metrics
+
+
+def validator_crashes(server: Whole) -> Instruments:
+    class Crash:
+        name = "crash"
+
+        def mail(self, transaction: Any) -> None:
+            raise RuntimeError("a secret")
+
+    Chain([Crash()], server.metrics).mail(None)  # type: ignore[list-item, arg-type]
+    return server.metrics
+
+
+def next_hop(say: Callable[[str], str | None]) -> Callable[[Whole], Instruments]:
+    def scenario(server: Whole) -> Instruments:
+        server.connect().send()
+        server.next_hop(Peer(say))
+        return server.metrics
+
+    return scenario
+
+
+def down(server: Whole) -> Instruments:
+    server.connect().send()
+    server.next_hop_is_down()
+    return server.metrics
+
+
+def expired(server: Whole) -> Instruments:
+    server.connect().send()
+    server.pass_time(6 * 86400)
+    server.next_hop_is_down()
+    return server.metrics
+
+
+def scan_fails(server: Whole) -> Instruments:
+    server.spool.claim_due = lambda now, limit: 1 / 0
+    server.pass_time(61)
+    return server.metrics
+
+
+def tls(server: Whole) -> Instruments:
+    client = server.connect()
+    client.protocol.canStartTLS = True
+    client.say("EHLO client.test", "STARTTLS")
+    return server.metrics
+
+
+def group(fails: bool) -> Callable[[Whole], Instruments]:
+    def scenario(server: Whole) -> Instruments:
+        pump: Any = Pump()
+        writer = Writer(lambda: apsw.Connection(":memory:"), reactor=pump, metrics=server.metrics)
+        writer.start()
+
+        def job(connection: apsw.Connection, payloads: Any) -> list[Any]:
+            return [1 / 0 if fails else None for _ in payloads]
+
+        pump.outcome(writer.submit(job, None))
+        writer.stop()
+        return server.metrics
+
+    return scenario
+
+
+SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
+    "mtatwist.smtp.sessions": session,
+    "mtatwist.smtp.sessions.open": session,
+    "mtatwist.smtp.sessions.refused": refused_session,
+    "mtatwist.smtp.timeouts": timeout,
+    "mtatwist.smtp.replies.2xx": say("NOOP"),
+    "mtatwist.smtp.replies.4xx": store_fails,
+    "mtatwist.smtp.replies.5xx": say("NONSENSE"),
+    "mtatwist.tls.sessions": tls,
+    "mtatwist.messages.accepted": accepted,
+    "mtatwist.messages.accepted.bytes": accepted,
+    "mtatwist.messages.refused": refused,
+    "mtatwist.messages.accept.duration": accepted,
+    "mtatwist.validators.crashes": validator_crashes,
+    "mtatwist.spool.groups": group(fails=False),
+    "mtatwist.spool.group.size": group(fails=False),
+    "mtatwist.spool.errors": group(fails=True),
+    "mtatwist.relay.delivered": next_hop(lambda command: None),
+    "mtatwist.relay.deferred": next_hop(lambda command: "450 4.2.1 busy" if command[:4] == "RCPT" else None),
+    "mtatwist.relay.failed": next_hop(lambda command: "550 5.1.1 gone" if command[:4] == "RCPT" else None),
+    "mtatwist.relay.expired": expired,
+    "mtatwist.relay.reports": expired,
+    "mtatwist.relay.in_flight": accepted,
+    "mtatwist.relay.connections": accepted,
+    "mtatwist.relay.connect.failures": down,
+    "mtatwist.relay.delivery.duration": next_hop(lambda command: None),
+    "mtatwist.relay.errors": scan_fails,
+}
+
+
+def reading(metrics: Instruments, name: str) -> int:
+    """What the instrument of this name says."""
+    instrument = next(one for one in metrics if one.name == name)
+    return instrument.count if isinstance(instrument, Histogram) else instrument.value
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_it_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    server = Whole(monkeypatch, tmp_path)
+    before = reading(server.metrics, name)
+    assert reading(SCENARIOS[name](server), name) > before
+
+
+def test_every_instrument_has_a_scenario_and_a_description() -> None:
+    instruments = list(Instruments())
+    assert {instrument.name for instrument in instruments} == set(SCENARIOS)
+    assert all(instrument.description for instrument in instruments)
+
+
+def test_gauges_go_down_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = Whole(monkeypatch, tmp_path)
+    client = server.connect()
+    client.send()
+    gauges = {one.name: one.value for one in server.metrics if isinstance(one, Gauge)}
+    assert set(gauges.values()) == {1}
+    client.say("QUIT")
+    client.protocol.connectionLost()
+    server.next_hop(Peer())
+    assert {one.value for one in server.metrics if isinstance(one, Gauge)} == {0}
+
+
+@given(st.lists(st.floats(0, 10), max_size=30))
+def test_a_histogram_counts_by_upper_bound(values: list[float]) -> None:
+    histogram = Histogram("x", "x", (1.0, 5.0))
+    for value in values:
+        histogram.observe(value)
+    assert histogram.counts == [
+        sum(value <= 1 for value in values),
+        sum(1 < value <= 5 for value in values),
+        sum(value > 5 for value in values),
+    ]
+    assert histogram.count == len(values)
+    assert histogram.sum == pytest.approx(sum(values))
+
+
+def test_a_counter_begins_at_nothing() -> None:
+    assert Counter("x", "x").value == 0

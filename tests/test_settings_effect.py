@@ -1,0 +1,335 @@
+"""Every setting that is said to have an effect has it: the same scenario with two values ends differently."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from OpenSSL import SSL
+from receive.whole import HELD, Session, Whole
+from rigs import certificates
+from transports.peer import Peer
+from twisted.application.service import MultiService
+from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, LogLevel
+
+from mtatwist import describe
+from mtatwist.tls.policy import CertificateError
+
+ROOT = Path(__file__).resolve().parents[1]
+STRANGER = "192.0.2.7"
+FRIEND = "198.51.100.9"
+
+
+class Effect(NamedTuple):
+    """What ``observe`` sees with each value (as TOML); ``beside`` are further settings."""
+
+    observe: Callable[[Whole], Any]
+    seen: dict[str, Any]
+    beside: dict[str, str] = {}  # noqa: RUF012
+
+
+def reply(*lines: str | bytes, peer: str = STRANGER) -> Callable[[Whole], Any]:
+    """The code of the last reply."""
+
+    def observe(server: Whole) -> int:
+        session = server.connect(peer)
+        session.say("EHLO client.test")
+        said = session.say(*lines)
+        return int(said.splitlines()[-1][:3])
+
+    return observe
+
+
+def second_connection(first: str, second: str) -> Callable[[Whole], Any]:
+    def observe(server: Whole) -> str:
+        server.connect(first)
+        return server.connect(second).greeting[:3]
+
+    return observe
+
+
+def after(seconds: float, *lines: str | bytes, then: str = "") -> Callable[[Whole], Any]:
+    """The reply that has come without a further word (or to the words ``then``) after this time, or none."""
+
+    def observe(server: Whole) -> str:
+        session = server.connect()
+        session.begin()
+        session.say(*lines)
+        server.pass_time(seconds)
+        return (session.say(then) if then else session.heard())[:9]
+
+    return observe
+
+
+def after_bytes_in_time(server: Whole) -> str:
+    """What is said to a client that sends a little every three seconds."""
+    session = server.connect()
+    session.begin()
+    session.say("DATA")
+    for _ in range(5):
+        server.pass_time(3)
+        if session.ended:
+            break
+        session.protocol.dataReceived(b"x" * 50 + b"\r\n")
+    return session.heard()[:9]
+
+
+def slow_to_store(server: Whole) -> str:
+    server.spool.trouble = HELD
+    session = server.connect()
+    session.send()
+    server.pass_time(10)
+    return session.heard()[:9]
+
+
+def stopping(server: Whole) -> bool:
+    session = server.connect()
+    session.begin()
+    server.mta.stopService()
+    server.pass_time(5)
+    return session.ended
+
+
+def postmaster(server: Whole) -> str:
+    server.connect().send("postmaster")
+    return str(server.recipients()[0].address)
+
+
+def first_wait(server: Whole) -> bool:
+    server.connect().send()
+    server.next_hop_is_down()
+    return server.recipients()[0].next_attempt - server.reactor.seconds() > 1000
+
+
+def too_old(server: Whole) -> list[str]:
+    """Who the messages in the spool are for, when the first attempt takes two hours to fail."""
+    server.connect().send()
+    server.pass_time(7200)
+    server.next_hop_is_down()
+    return [recipient.address for number in server.spool.messages for recipient in server.recipients(number)]
+
+
+def outgoing(server: Whole) -> list[int]:
+    """The ports of the connections that two messages open."""
+    for _ in range(2):
+        server.connect().send()
+    return [port for _, port, *_ in server.reactor.tcpClients]
+
+
+def starttls_said(server: Whole) -> bool:
+    server.connect().send()
+    return "STARTTLS" in server.next_hop(Peer(extensions=("STARTTLS",))).heard
+
+
+def patience(silent: str, *, greeting: str | None = "220 hi", slow: bool = False) -> Callable[[Whole], Any]:
+    """Is a next hop that is silent at this command cut after ten seconds?"""
+
+    def observe(server: Whole) -> bool:
+        peer = Peer(lambda command: "silence" if silent and command.startswith(silent) else None, greeting=greeting)
+        peer.slow = slow
+        server.connect().send()
+        server.next_hop(peer)
+        if silent == "QUIT":
+            server.pass_time(5.1)
+            assert peer.closing
+        server.pass_time(10)
+        return peer.aborted
+
+    return observe
+
+
+def connect_limit(server: Whole) -> float:
+    server.connect().send()
+    return float(server.reactor.tcpClients[0][3])
+
+
+def handshake(server: Whole) -> str:
+    """Whose certificate a client that knows no TLS 1.3 gets to see over implicit TLS."""
+    transport = _Transport()
+    protocol = server.reactor.tcpServers[0][1].buildProtocol(None)
+    protocol.makeConnection(transport)
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    client = SSL.Connection(context, None)
+    client.set_connect_state()
+    for _ in range(8):
+        try:
+            client.do_handshake()
+        except SSL.WantReadError:
+            pass
+        except SSL.Error:
+            return "refused"
+        else:
+            certificate = client.get_peer_certificate()
+            assert certificate is not None
+            return str(certificate.get_subject().CN)
+        with contextlib.suppress(SSL.WantReadError):
+            protocol.dataReceived(client.bio_read(100_000))
+        if transport.value():
+            client.bio_write(transport.value())
+            transport.clear()
+    return "nothing"
+
+
+class _Transport(StringTransport):
+    def setTcpNoDelay(self, on: bool) -> None:
+        pass
+
+
+class _Parent(MultiService):
+    observer: Any = None
+
+    def setComponent(self, interface: Any, component: Any) -> None:
+        assert interface is ILogObserver
+        self.observer = component
+
+
+def log_line(server: Whole) -> bool:
+    """Is what the log says JSON?"""
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout.write", lines.append, raising=False)
+        parent = _Parent()
+        server.mta.parent = None
+        server.mta.setServiceParent(parent)
+        parent.observer(
+            {"log_time": 0.0, "log_level": LogLevel.info, "log_namespace": "mtatwist.x", "log_format": "hi"}
+        )
+    try:
+        json.loads(lines[0])
+    except ValueError:
+        return False
+    return True
+
+
+ENVELOPE = ("MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test>")
+IMPLICIT = {"listen.tls": '"implicit"', "tls.certificate": '"one/mta.pem"', "tls.private_key": '"one/mta.key"'}
+BIG = f"MAIL FROM:<me@away.test> SIZE={20 * 2**20}"
+
+EFFECTS: dict[str, Effect | str] = {
+    "server.hostname": Effect(
+        lambda server: server.connect().greeting.split()[1], {'"a.test"': "a.test", '"b.test"': "b.test"}
+    ),
+    "server.data_dir": "tests/integration/test_lifecycle.py::test_a_data_directory_belongs_to_one_process",
+    "listen.endpoint": Effect(lambda server: server.reactor.tcpServers[0][0], {'"tcp:2525"': 2525, '"tcp:2526"': 2526}),
+    "listen.role": Effect(reply(ENVELOPE[0]), {'"mx"': 250, '"submission"': 530}),
+    "listen.tls": Effect(
+        lambda server: "STARTTLS" in server.connect().say("EHLO client.test"),
+        {'"none"': False, '"starttls"': True},
+        {"tls.certificate": '"one/mta.pem"', "tls.private_key": '"one/mta.key"'},
+    ),
+    "tls.certificate": Effect(
+        handshake, {'"one/mta.pem"': "one.test", '"two/mta.pem"': "the key is of another certificate"}, IMPLICIT
+    ),
+    "tls.private_key": Effect(
+        handshake, {'"one/mta.key"': "one.test", '"two/mta.key"': "the key is of another certificate"}, IMPLICIT
+    ),
+    "tls.minimum": Effect(handshake, {'"1.2"': "one.test", '"1.3"': "refused"}, IMPLICIT),
+    "relay.networks": Effect(
+        reply(ENVELOPE[0], "RCPT TO:<x@away.test>", peer=FRIEND), {'["198.51.100.0/24"]': 250, "[]": 550}
+    ),
+    "relay.domains": Effect(reply(*ENVELOPE), {'["here.test"]': 250, '["there.test"]': 550}),
+    "relay.postmaster": Effect(postmaster, {'"a@x.test"': "a@x.test", '"b@x.test"': "b@x.test"}),
+    "relay.retry": Effect(first_wait, {'"10m"': False, '"1h"': True}),
+    "relay.max_age": Effect(too_old, {'"1h"': ["me@away.test"], '"5d"': ["you@here.test"]}),
+    "route.domain": Effect(outgoing, {'"here.test"': [25, 25], '"there.test"': []}),
+    "route.transport": "tests/test_readme.py::test_the_tour_shows_the_message",
+    "route.next_hop": Effect(outgoing, {'"next.test"': [25, 25], '"next.test:26"': [26, 26]}),
+    "route.tls": Effect(starttls_said, {'"none"': False, '"may"': True}),
+    "route.connections": Effect(outgoing, {"1": [25], "2": [25, 25]}),
+    "limits.message_size": Effect(reply(BIG), {'"1MiB"': 552, '"30MiB"': 250}),
+    "limits.recipients": Effect(reply(*ENVELOPE, ENVELOPE[1]), {"1": 452, "2": 250}),
+    "limits.connections": Effect(second_connection(STRANGER, FRIEND), {"1": "421", "2": "220"}),
+    "limits.connections_per_address": Effect(second_connection(STRANGER, STRANGER), {"1": "421", "2": "220"}),
+    "limits.hops": Effect(reply(*ENVELOPE, "DATA", b"Received: a\r\n" * 3 + b"\r\nx\r\n.\r\n"), {"2": 554, "3": 250}),
+    "limits.errors": Effect(reply("NONSENSE", "NONSENSE"), {"2": 421, "3": 500}),
+    "limits.data_rate": Effect(
+        after_bytes_in_time, {'"1KiB"': "421 4.4.2", '"1B"': ""}, {"timeouts.data_block": '"5s"'}
+    ),
+    "timeouts.command": Effect(after(10), {'"5s"': "421 4.4.2", '"1m"': ""}),
+    "timeouts.data_init": Effect(after(10, "DATA"), {'"5s"': "421 4.4.2", '"1m"': ""}),
+    "timeouts.data_block": Effect(after(10, "DATA", "Subject: x"), {'"5s"': "421 4.4.2", '"1m"': ""}),
+    "timeouts.data_done": Effect(slow_to_store, {'"5s"': "421 4.4.2", '"1m"': ""}),
+    "timeouts.session": Effect(after(10, "RSET", then="NOOP"), {'"5s"': "421 4.4.2", '"1m"': "250 2.0.0"}),
+    "timeouts.shutdown": Effect(stopping, {'"1s"': True, '"1m"': False}),
+    "timeouts.client.connect": Effect(connect_limit, {'"5s"': 5.0, '"1m"': 60.0}),
+    "timeouts.client.greeting": Effect(patience("", greeting=None), {'"5s"': True, '"1m"': False}),
+    "timeouts.client.ehlo": Effect(patience("EHLO"), {'"5s"': True, '"1m"': False}),
+    "timeouts.client.mail": Effect(patience("MAIL"), {'"5s"': True, '"1m"': False}),
+    "timeouts.client.rcpt": Effect(patience("RCPT"), {'"5s"': True, '"1m"': False}),
+    "timeouts.client.data_init": Effect(patience("DATA"), {'"5s"': True, '"1m"': False}),
+    "timeouts.client.data_block": Effect(patience(".", slow=True), {'"5s"': True, '"1m"': False}),
+    "timeouts.client.data_done": Effect(patience("."), {'"5s"': True, '"1m"': False}),
+    "timeouts.client.quit": Effect(patience("QUIT"), {'"5s"': True, '"1m"': False}),
+    "validators.order": Effect(
+        reply(BIG), {'["relay"]': 250, '["size", "relay"]': 552}, {"limits.message_size": '"1MiB"'}
+    ),
+    "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
+    "log.format": Effect(log_line, {'"json"': True, '"text"': False}),
+}
+WITH_EFFECT = {entry.path for entry in describe.select("") if describe.as_object(entry)["effect"]}
+
+
+def cases() -> Iterator[Any]:
+    """Each setting with each of its values."""
+    for key, effect in EFFECTS.items():
+        if isinstance(effect, Effect):
+            for value, expected in effect.seen.items():
+                yield pytest.param(key, value, expected, id=f"{key}={value}")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the configuration stands, with two certificates."""
+    made = tmp_path_factory.mktemp("settings")
+    (made / "one").mkdir()
+    certificates.make(made / "one", "one.test")
+    (made / "two").mkdir()
+    certificates.make(made / "two", "two.test")
+    return made
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), list(cases()))
+def test_effect(monkeypatch: pytest.MonkeyPatch, directory: Path, key: str, value: str, expected: Any) -> None:
+    effect = EFFECTS[key]
+    assert isinstance(effect, Effect)
+    try:
+        seen = effect.observe(Whole(monkeypatch, directory, {**effect.beside, key: value}))
+    except CertificateError:
+        seen = "the key is of another certificate"
+    assert seen == expected
+
+
+def test_every_setting_with_effect_has_a_scenario_and_no_other() -> None:
+    assert set(EFFECTS) == WITH_EFFECT
+
+
+def test_the_values_of_a_scenario_make_a_difference() -> None:
+    for key, effect in EFFECTS.items():
+        if isinstance(effect, Effect):
+            assert any(one != other for one, other in itertools.combinations(effect.seen.values(), 2)), key
+
+
+@pytest.mark.parametrize("key", [key for key, effect in EFFECTS.items() if isinstance(effect, str)])
+def test_the_tests_that_stand_elsewhere_exist(key: str) -> None:
+    path, _, name = str(EFFECTS[key]).partition("::")
+    tree = ast.parse((ROOT / path).read_text())
+    assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_sessions_are_played_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The scenarios mean something: without trouble a message goes in and comes out."""
+    server = Whole(monkeypatch, tmp_path)
+    session: Session = server.connect()
+    assert session.send().startswith("250 2.0.0")
+    peer = server.next_hop(Peer())
+    (arrived,) = peer.messages
+    assert arrived.endswith(b"Subject: x\r\n\r\nhello\r\n")
+    assert server.spool.messages == {}
