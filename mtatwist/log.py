@@ -6,6 +6,8 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from functools import lru_cache
+from threading import Lock
 from typing import Any, TextIO
 
 from twisted.internet.interfaces import IReactorTime
@@ -17,19 +19,28 @@ _OURS = "mtatwist."
 _encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 FLUSH_SECONDS = 0.05
-"""How long an ordinary event may wait for others to be written with; warnings and worse don't wait."""
+"""How long an ordinary event may wait for others to be written with; what is no "info" does not wait."""
+
+FLUSH_LINES = 500
+"""How many of them may wait."""
+
+
+@lru_cache(maxsize=2)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def _time(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
 
 
 def _facts(event: LogEvent) -> dict[str, Any]:
     """The event's own fields; for other people's events, their message."""
     if event.get("log_namespace", "").startswith(_OURS):
         facts = {"event": event["log_format"] or "failure"}
-        facts.update((key, value) for key, value in event.items() if not key.startswith("log_"))
+        for key, value in event.items():
+            if key[:4] != "log_":
+                facts[key] = value
     else:
         facts = {"event": "message", "message": formatEvent(event)}
     failure = event.get("log_failure")
@@ -75,26 +86,30 @@ class LineObserver:
     def __init__(self, stream: TextIO, format: str, clock: IReactorTime) -> None:
         """``format``: json, text, or auto: text when ``stream`` is a terminal."""
         self._clock = clock
-        self._waiting = False
+        self._lock = Lock()
+        self._lines: list[str] = []
         if format == "auto":
             format = "text" if stream.isatty() else "json"
         self._format = FORMATS[format]
         self._stream = stream
 
     def __call__(self, event: LogEvent) -> None:
-        try:
-            self._stream.write(self._format(event) + "\n")
-        except (OSError, ValueError):
-            return
-        if event["log_level"] > LogLevel.info or not isInIOThread():
+        line = self._format(event)
+        # Threads log, too.
+        with self._lock:
+            lines = self._lines
+            lines.append(line)
+        if len(lines) >= FLUSH_LINES or event["log_level"] is not LogLevel.info or not isInIOThread():
             self.flush()
-        elif not self._waiting:
-            self._waiting = True
+        elif len(lines) == 1:
             self._clock.callLater(FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
         """Write what waits."""
-        self._waiting = False
-        # A full disk or a closed pipe: there is nowhere left to say so.
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
+        with self._lock:
+            lines, self._lines = self._lines, []
+        if lines:
+            # A full disk or a closed pipe: there is nowhere left to say so.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()

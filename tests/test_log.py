@@ -113,7 +113,9 @@ def _io_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_is_text_on_a_terminal(format: str, terminal: bool, is_json: bool) -> None:
     stream = Stream()
     stream.terminal = terminal
-    LineObserver(stream, format, Clock())(event())
+    observer = LineObserver(stream, format, Clock())
+    observer(event())
+    observer.flush()
     assert stream.getvalue().startswith("{") == is_json
     assert stream.getvalue().endswith("\n")
 

@@ -28,6 +28,10 @@ class Deadline:
         elif timer.getTime() > self._at:
             timer.reset(seconds)
 
+    def touch(self, seconds: float) -> None:
+        """As set(), for the same ``seconds`` as the last time."""
+        self._at = self._clock.seconds() + seconds
+
     def cancel(self) -> None:
         """Never expire."""
         timer, self._timer = self._timer, None

@@ -144,7 +144,7 @@ class Connection(smtp.ESMTP):
     def resetTimeout(self) -> None:
         """(TimeoutMixin) The peer did something."""
         if self.timeOut is not None:
-            self._deadline.set(self.timeOut)
+            self._deadline.touch(self.timeOut)
 
     def timeoutConnection(self) -> None:
         """The peer (or our own store) took too long."""

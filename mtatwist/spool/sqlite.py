@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -23,7 +22,7 @@ from mtatwist.spool.bodies import BodyFiles
 from mtatwist.spool.tables import Tables
 from mtatwist.spool.writer import SpoolWriter
 from mtatwist.store.datadir import DataDir
-from mtatwist.store.writer import Writer
+from mtatwist.store.writer import IWriterReactor, Writer
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpoolWriter
@@ -40,10 +39,6 @@ ROOM_CHECK = 0.5
 """Seconds between two looks at the file system's free space."""
 
 
-class _Reactor(IReactorFromThreads, IReactorTime):
-    """What the spool needs of a reactor."""
-
-
 @implementer(ISpool)
 class SqliteSpool:
     """Group commit into one database; this process holds the directory's lock for as long as it runs."""
@@ -52,7 +47,7 @@ class SqliteSpool:
         self,
         data_dir: str | os.PathLike[str],
         *,
-        reactor: _Reactor,
+        reactor: IWriterReactor,
         metrics: Instruments,
         minimum_free: int = 0,
     ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ Job = Callable[[apsw.Connection, Sequence[Any]], Sequence[Any]]
 _Entry = tuple[Job, Any, "Deferred[Any]"]
 
 
+class IWriterReactor(IReactorFromThreads, IReactorTime):
+    """What the writer needs of a reactor."""
+
+
 class WriterStopped(Exception):
     """The writer no longer takes work: the server is stopping."""
 
@@ -37,12 +41,13 @@ class Writer:
     """
 
     def __init__(
-        self, connect: Callable[[], apsw.Connection], *, reactor: IReactorFromThreads, metrics: Instruments
+        self, connect: Callable[[], apsw.Connection], *, reactor: IWriterReactor, metrics: Instruments
     ) -> None:
         self._connect = connect
         self._reactor = reactor
         self._metrics = metrics
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Entry] | None] = SimpleQueue()
+        self._collected: list[_Entry] = []
         self._connection: apsw.Connection | None = None
         self._thread: threading.Thread | None = None
 
@@ -55,6 +60,7 @@ class Writer:
     def stop(self) -> None:
         """Commit what is waiting, then end the thread and close the database. Blocks for that one group."""
         if self._thread is not None:
+            self._hand_over()
             self._queue.put(None)
             self._thread.join()
             self._thread = None
@@ -65,26 +71,32 @@ class Writer:
         if self._thread is None:
             done.errback(WriterStopped())
         else:
-            self._queue.put((job, payload, done))
+            if not self._collected:
+                self._reactor.callLater(0, self._hand_over)
+            self._collected.append((job, payload, done))
         return done
+
+    def _hand_over(self) -> None:
+        """At the end of the reactor's round: what came in during one round belongs into one group."""
+        if self._collected:
+            collected, self._collected = self._collected, []
+            self._queue.put(collected)
 
     def _run(self) -> None:
         running = True
         while running:
-            group: list[_Entry] = []
-            entry = self._queue.get()
-            while entry is not None:
-                group.append(entry)
-                if len(group) == GROUP_LIMIT:
-                    break
+            waiting: list[_Entry] = []
+            more = self._queue.get()
+            while more is not None:
+                waiting += more
                 try:
-                    entry = self._queue.get_nowait()
+                    more = self._queue.get_nowait()
                 except Empty:
                     break
             else:
                 running = False
-            if group:
-                answers = self._commit(group)
+            for start in range(0, len(waiting), GROUP_LIMIT):
+                answers = self._commit(waiting[start : start + GROUP_LIMIT])
                 self._reactor.callFromThread(self._answer, answers)
         if self._connection is not None:
             self._connection.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from rigs.client import Address
@@ -21,7 +21,7 @@ class Mtatwist:
     name = "mtatwist"
 
     def __init__(self, directory: Path, next_hop: int, options: Sequence[str] = ()) -> None:
-        self._home = directory / "mtatwist"
+        self._homes = (directory / f"mtatwist-{number}" for number in count())
         self._next_hop = next_hop
         self._options = options
         self._mta: Mta | None = None
@@ -34,10 +34,11 @@ class Mtatwist:
         return self._start(None)
 
     def _start(self, command: Sequence[str] | None) -> Address:
-        self._home.mkdir()
+        home = next(self._homes)
+        home.mkdir()
         self._keeps = command is not None
         config = relaying_to(self._next_hop)
-        self._mta = Mta(self._home, config, command=command, options=self._options).start()
+        self._mta = Mta(home, config, command=command, options=self._options).start()
         return self._mta.address()
 
     def settled(self) -> None:
@@ -47,7 +48,6 @@ class Mtatwist:
             wait_until(lambda: mta.queued() == 0, 60, "the queue is empty")
         mta.stop()
         complaints = mta.complaints()
-        shutil.rmtree(self._home)
         if complaints:
             raise AssertionError(complaints[0])
 
@@ -57,7 +57,10 @@ class Mtatwist:
 
 
 class Peer:
-    """Postfix; it keeps its processes between measurements, which is to its advantage."""
+    """Postfix; it keeps its processes between measurements, which is to its advantage.
+
+    What is on hold stays there to the end: the disk would still be busy with deletions in the next measurement.
+    """
 
     name = "postfix"
 
@@ -72,4 +75,3 @@ class Peer:
 
     def settled(self) -> None:
         wait_until(lambda: self._postfix.queued() == 0, 60, "Postfix has delivered all")
-        self._postfix.empty()

@@ -27,6 +27,11 @@ class Pump:
         """See IReactorFromThreads."""
         self._calls.put(lambda: call(*arguments, **keywords))
 
+    def callLater(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> None:
+        """See IReactorTime: only the end of a round can be waited for."""
+        assert seconds == 0
+        self._calls.put(lambda: call(*arguments))
+
     def seconds(self) -> float:
         """See IReactorTime."""
         return self.now

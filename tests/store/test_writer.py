@@ -56,6 +56,7 @@ class Rig:
 
         self._gate.clear()
         self.writer.submit(wait, None)
+        self.pump.drain()
         assert begun.wait(30)
 
     def go(self) -> None:
@@ -65,6 +66,7 @@ class Rig:
         """What became of inserts that were waiting together."""
         self.hold()
         waiting = [self.writer.submit(insert, value) for value in values]
+        self.pump.drain()
         self.go()
         return [self.pump.outcome(deferred) for deferred in waiting]
 
@@ -107,6 +109,7 @@ def test_what_waits_together_shares_one_flush(watch: Watch, tmp_path: Path) -> N
     flushes: list[str] = []
     rig.hold()
     waiting = [rig.writer.submit(insert, value) for value in range(100)]
+    rig.pump.drain()
     watch.on_sync = flushes.append
     rig.go()
     assert [rig.pump.wait(deferred) for deferred in waiting] == [value * 10 for value in range(100)]
