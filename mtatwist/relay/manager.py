@@ -272,7 +272,7 @@ class RelayManager(Service):
         elif self._schedule.expired(received_at, now):
             self._metrics.failed.value += 1
             self._metrics.expired.value += 1
-            reply = Reply(551, "5.4.7", f"Tried for too long; the last try said: {reply}")
+            reply = Reply(554, "5.4.7", f"Tried for too long; the last try said: {reply}")
         else:
             self._metrics.deferred.value += 1
             state = State.DEFERRED

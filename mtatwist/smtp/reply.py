@@ -44,11 +44,16 @@ class Reply(NamedTuple):
 
 
 def split_enhanced(code: int, text: str) -> Reply:
-    """A Reply from a peer's ``text``: its enhanced code parted off, if it has one of the same class as ``code``."""
-    match = _ENHANCED.match(text)
-    if match and match[1][0] == str(code)[0]:
-        return Reply(code, match[1], _UNPRINTABLE.sub(" ", text[match.end() :]))
-    return Reply(code, "", "\n".join(_UNPRINTABLE.sub(" ", line) for line in text.split("\n")))
+    """A Reply from a peer's ``text``: its enhanced code parted off, if it has one of the same class as ``code``.
+
+    Each line of a multi-line reply repeats it (RFC 2034 §4).
+    """
+    lines = text.split("\n")
+    match = _ENHANCED.match(lines[0])
+    enhanced = match[1] if match and match[1][0] == str(code)[0] else ""
+    if enhanced:
+        lines = [line[len(enhanced) :].lstrip(" \t") if line.startswith(enhanced) else line for line in lines]
+    return Reply(code, enhanced, "\n".join(_UNPRINTABLE.sub(" ", line) for line in lines))
 
 
 # What we say more than once. The texts are for people; programs read the codes (design: reply rules).

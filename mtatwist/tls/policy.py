@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from zope.interface import implementer
 
@@ -28,7 +28,7 @@ class CertificateError(Exception):
     """The certificate or its key can't be used; the message says which, why and what helps."""
 
 
-@implementer(IOpenSSLContextFactory)
+@implementer(IOpenSSLServerConnectionCreator)
 class ServerContext:
     """One OpenSSL context for all sessions, read once (while the process may still read the key)."""
 
@@ -58,9 +58,9 @@ class ServerContext:
             ) from None
         self._context = context
 
-    def getContext(self) -> SSL.Context:
-        """See IOpenSSLContextFactory."""
-        return self._context
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """See IOpenSSLServerConnectionCreator."""
+        return SSL.Connection(self._context, None)
 
 
 def client_context(host: str, verify: bool) -> Any:

@@ -11,11 +11,13 @@ import pytest
 from OpenSSL import SSL
 from rigs import certificates
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mtatwist.tls.policy import CertificateError, ServerContext, client_context
 
@@ -83,6 +85,7 @@ def server(files: certificates.Files, minimum: str = "1.2") -> ServerContext:
     return ServerContext(str(files.certificate), str(files.key), minimum)
 
 
+@implementer(IOpenSSLContextFactory)
 class Limited:
     """A client that knows TLS only up to a version, or only one cipher."""
 
