@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.mail import smtp
@@ -25,7 +25,6 @@ from mtatwist.transaction import Session
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
-    from mtatwist.receive.factory import ReceiveFactory
 
 _log = Logger()
 
@@ -61,7 +60,6 @@ class Timeouts:
 class Connection(smtp.ESMTP):
     """The connection under a session. Subclasses consume its input and say when they are busy."""
 
-    factory: ReceiveFactory
     transport: Any
     portal: Any
     delivery: Any
@@ -74,6 +72,8 @@ class Connection(smtp.ESMTP):
         limits: Limits,
         timeouts: Timeouts,
         metrics: Instruments,
+        clock: IReactorTime,
+        ended: Callable[[Connection], None],
         chal: dict[bytes, Any] | None = None,
         contextFactory: Any = None,
     ) -> None:
@@ -82,6 +82,8 @@ class Connection(smtp.ESMTP):
         self._limits = limits
         self._timeouts = timeouts
         self._metrics = metrics
+        self._clock = clock
+        self._ended = ended
         self._buffer = b""
         self._at = 0
         self._out: list[bytes] = []
@@ -109,9 +111,8 @@ class Connection(smtp.ESMTP):
 
     def connectionMade(self) -> None:
         """Greet."""
-        clock = self.factory.clock
-        self._started = clock.seconds()
-        self._deadline = Deadline(clock, self.timeoutConnection)
+        self._started = self._clock.seconds()
+        self._deadline = Deadline(self._clock, self.timeoutConnection)
         self._helo = (None, self.session.peer.encode())
         self.canStartTLS = self.ctx is not None and not self.startedTLS
         if ITCPTransport.providedBy(self.transport):
@@ -127,11 +128,11 @@ class Connection(smtp.ESMTP):
         self._deadline.cancel()
         self._reset()
         super().connectionLost(reason)
-        self.factory.session_ended(self)
+        self._ended(self)
 
     def callLater(self, period: float, func: Callable[[], None]) -> Any:
         """(TimeoutMixin) On the clock that was passed in."""
-        return self.factory.clock.callLater(period, func)
+        return self._clock.callLater(period, func)
 
     def setTimeout(self, period: float | None) -> None:
         """(TimeoutMixin) Wait for ``period`` seconds at most, or for ever."""
@@ -188,7 +189,7 @@ class Connection(smtp.ESMTP):
             self.transport.resumeProducing()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        self._deadline = Deadline(self.factory.clock, self.transport.abortConnection)
+        self._deadline = Deadline(self._clock, self.transport.abortConnection)
         self._deadline.set(ABORT_AFTER)
 
     # Output: corked, so that the replies to pipelined commands leave in one write.

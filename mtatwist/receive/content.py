@@ -55,19 +55,19 @@ class ContentConnection(Connection):
             else:
                 self._take_chunk()
             self._octets += self._at - before
-        self._ready_at = self.factory.clock.seconds()
+        self._ready_at = self._clock.seconds()
         return True
 
     def _fast_enough(self) -> bool:
         """Judge the peer by the time that we spent waiting for it, not by the time it waited for us."""
-        self._seconds += self.factory.clock.seconds() - self._ready_at
+        self._seconds += self._clock.seconds() - self._ready_at
         if self._seconds <= self._timeouts.data_block:
             return True
         return self._octets + len(self._buffer) - self._at >= self._limits.data_rate * self._seconds
 
     def _go_on(self, _: None) -> None:
         """The store is ready for more."""
-        self._ready_at = self.factory.clock.seconds()
+        self._ready_at = self._clock.seconds()
 
     def _take_line(self) -> bool:
         """Use a command line, if there is a whole one."""
@@ -117,7 +117,7 @@ class ContentConnection(Connection):
         if isinstance(writer, Reply):
             return writer
         self._octets, self._seconds = 0, 0.0
-        self._ready_at = self.factory.clock.seconds()
+        self._ready_at = self._clock.seconds()
         self._body = Body(
             self._transaction,
             writer,

@@ -126,7 +126,7 @@ class ReceiveFactory(smtp.SMTPFactory):
         """``networks`` may relay; ``tls_context`` is a context factory (None: no TLS); with ``implicit_tls`` the
         listener itself does TLS."""
         super().__init__(portal)
-        self.clock = clock
+        self._clock = clock
         self.domain = hostname.encode("ascii")
         self._sessions = sessions
         self._chain = chain
@@ -150,6 +150,8 @@ class ReceiveFactory(smtp.SMTPFactory):
             limits=self._limits,
             timeouts=self._timeouts,
             metrics=self._metrics,
+            clock=self._clock,
+            ended=self._session_ended,
             check_header=self._chain.header,
             contextFactory=self._tls_context,
         )
@@ -165,8 +167,7 @@ class ReceiveFactory(smtp.SMTPFactory):
         self._metrics.sessions_open.value = len(self._sessions)
         return protocol
 
-    def session_ended(self, protocol: Connection) -> None:
-        """(Connection) Its connection is gone."""
+    def _session_ended(self, protocol: Connection) -> None:
         self._sessions.discard(protocol)
         self._metrics.sessions_open.value = len(self._sessions)
 

@@ -65,7 +65,7 @@ class ReceiveProtocol(ContentConnection):
         """(SMTP) One command line, without its CRLF."""
         # A transaction may outlast the session's time, but not by sending commands for ever.
         longest = self._timeouts.session * (1 if self._transaction is None else 2)
-        if self.factory.clock.seconds() - self._started > longest:
+        if self._clock.seconds() - self._started > longest:
             self.timeoutConnection()
             return
         try:
