@@ -17,20 +17,23 @@ class Output:
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         # Below TLS, and for transports that are no sockets, only the transport knows what leaves when.
-        self._prompt = isinstance(transport, Connection) and not transport.TLS
+        prompt = isinstance(transport, Connection) and not transport.TLS
+        self._send = transport.getHandle().send if prompt else None
 
     def write(self, data: bytes) -> None:
         """Send now what the socket takes; the transport sends the rest, and from then on everything."""
-        if self._prompt and self._transport.connected:
-            sent = self._transport.writeSomeData(data)
+        if self._send is not None and self._transport.connected:
+            try:
+                sent = self._send(data)
+            except OSError:
+                # Full, or lost: the transport finds out for itself.
+                sent = 0
             if sent == len(data):
                 return
-            self._prompt = False
-            # Not a number: the connection is lost, which the transport finds out for itself.
-            if isinstance(sent, int):
-                data = data[sent:]
+            self._send = None
+            data = data[sent:]
         self._transport.write(data)
 
     def through_transport(self) -> None:
         """From now on the transport does it all (TLS begins, or the connection is being closed)."""
-        self._prompt = False
+        self._send = None

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.cred.checkers import ANONYMOUS
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.mail import smtp
 from zope.interface import implementer
 
 from mtatwist.envelope import Envelope, Message, Recipient, queue_id
 from mtatwist.interfaces import IMessageStream, IMessageWriter
+from mtatwist.log import EventLogger
 from mtatwist.receive.adapter import SpooledMessage, address
 from mtatwist.receive.received import received_field
 from mtatwist.smtp.address import DomainSet
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
     from mtatwist.validators.chain import Chain
 
-_log = Logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, slots=True)

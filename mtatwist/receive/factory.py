@@ -6,6 +6,7 @@ import ipaddress
 import secrets
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from mtatwist.validators.chain import Chain
 
 _log = Logger()
+
+PEERS_KNOWN = 4096
+"""Addresses that a listener remembers."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -133,7 +137,8 @@ class ReceiveFactory(smtp.SMTPFactory):
         self._metrics = metrics
         self._limits = limits
         self._timeouts = timeouts
-        self._networks = tuple(networks)
+        # Peers come back: what their address means is worked out once.
+        self._judge = lru_cache(maxsize=PEERS_KNOWN)(partial(_judge, tuple(networks)))
         self._role = role
         self._tls_context = tls_context
         self._implicit_tls = implicit_tls
@@ -171,12 +176,13 @@ class ReceiveFactory(smtp.SMTPFactory):
         self._sessions.discard(protocol)
         self._metrics.sessions_open.value = len(self._sessions)
 
-    def _judge(self, host: str) -> tuple[str, bool]:
-        """The peer's address in its plain form (::ffff:a.b.c.d is a.b.c.d), and whether it may relay."""
-        try:
-            address = ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            return "", False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return str(address), any(address in network for network in self._networks)
+
+def _judge(networks: Sequence[Network], host: str) -> tuple[str, bool]:
+    """The peer's address in its plain form (::ffff:a.b.c.d is a.b.c.d), and whether it may relay."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return "", False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(address), any(address in network for network in networks)

@@ -10,10 +10,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mtatwist.envelope import Deferral, Delivered, Message, Outcome, Recipient, Settled, State
+from mtatwist.log import EventLogger
 from mtatwist.relay.dsn import Failed, failure_report, report_envelope
 from mtatwist.relay.hop import Hop, Work
 from mtatwist.relay.route import Route, choose
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
     from mtatwist.relay.retry import Schedule
 
-_log = Logger()
+_log = EventLogger()
 
 T = TypeVar("T")
 
