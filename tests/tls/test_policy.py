@@ -49,6 +49,7 @@ class End(Protocol):
 def shake_hands(server: Any, client: Any) -> tuple[End, End]:
     """A server's and a client's end, after both have said hello."""
     ends: list[tuple[End, Any, StringTransport]] = []
+    lost: list[Any] = []
     clock = Clock()
     for context, is_client in ((server, False), (client, True)):
         end = End()
@@ -66,14 +67,15 @@ def shake_hands(server: Any, client: Any) -> tuple[End, End]:
         for (_, _, here), (_, there, _) in (ends, ends[::-1]):
             data = here.value()
             here.clear()
-            if data and there.connected:
+            if data and there.connected and there not in lost:
                 try:
                     there.dataReceived(data)
                 except Exception:
                     # What the reactor would do; Twisted 24.3 stumbles over an error that OpenSSL leaves empty.
                     there.connectionLost(Failure())
+                    lost.append(there)
     for _, protocol, transport in ends:
-        if transport.disconnecting:
+        if transport.disconnecting and protocol not in lost:
             protocol.connectionLost(Failure(ConnectionDone()))
     return ends[0][0], ends[1][0]
 
