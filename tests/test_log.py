@@ -159,3 +159,17 @@ def test_a_log_that_cannot_be_written_stops_nothing(trouble: Exception) -> None:
     stream.trouble = None
     observer(event("later", LogLevel.warn))
     assert json.loads(stream.getvalue())["event"] == "later"
+
+
+def test_an_event_that_cannot_be_formatted_takes_no_other_with_it() -> None:
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    stream = Stream()
+    observer = LineObserver(stream, "json", Clock())
+    for fact in ("before", Unspeakable(), "after"):
+        observer(event(fact=fact))
+    observer.flush()
+    lines = stream.getvalue().splitlines()
+    assert "before" in lines[0] and "no words" in lines[1] and "after" in lines[2]
