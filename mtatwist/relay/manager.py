@@ -78,7 +78,7 @@ class RelayManager(Service):
         self._metrics = metrics
         self._grace = grace
         self._transports: dict[Route, ITransport] = {}
-        self._hops: dict[tuple[Route, str], Hop] = {}
+        self._hops: dict[Route, Hop] = {}
         self._in_flight = 0
         self._in_memory = 0
         self._timer: IDelayedCall | None = None
@@ -197,20 +197,19 @@ class RelayManager(Service):
         hop.add(work)
 
     def _hop(self, route: Route) -> Hop:
-        key = (route, route.next_hop)
-        hop = self._hops.get(key)
+        hop = self._hops.get(route)
         if hop is None:
             transport = self._transports.get(route)
             if transport is None:
                 transport = self._transports[route] = self._make_transport(route)
-            hop = self._hops[key] = Hop(
+            hop = self._hops[route] = Hop(
                 transport,
                 route.next_hop,
                 connections=route.connections,
                 clock=self._clock,
                 metrics=self._metrics,
                 settle=self._delivered,
-                idle=lambda: self._hops.pop(key, None),
+                idle=lambda: self._hops.pop(route, None),
             )
         return hop
 

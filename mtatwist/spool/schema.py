@@ -40,11 +40,11 @@ class SchemaTooNew(Exception):
     """A newer mtatwist wrote this database; the message names both versions."""
 
 
-def connect(path: str | os.PathLike[str], *, page_size: int = 4096) -> apsw.Connection:
+def connect(path: str | os.PathLike[str]) -> apsw.Connection:
     """A connection that may write, with the durability that a 250 promises. Raises apsw.Error."""
     connection = apsw.Connection(os.fspath(path))
     connection.set_busy_timeout(5000)
-    connection.execute(f"PRAGMA page_size={page_size}")
+    connection.execute("PRAGMA page_size=4096")
     connection.execute("PRAGMA auto_vacuum=NONE")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
