@@ -174,7 +174,7 @@ class Hop:
     async def _connect(self) -> IDelivery:
         return await self._transport.connect(self._next_hop)
 
-    def _unreachable(self, work: Work, outcome: Deferral) -> bool:
+    def _unreachable(self, work: Work, outcome: Outcome) -> bool:
         """Nobody answers: what waits here would only find out the same, one time-out after the other.
 
         While others have a connection, it is just one too many: False, and one of them does the work.

@@ -6,7 +6,7 @@ import os
 
 import apsw
 
-VERSION = 1
+VERSION = 2
 """PRAGMA user_version of a database this code reads and writes."""
 
 # What is written once stands in message, what changes in recipient: an update never rewrites a body.
@@ -32,6 +32,12 @@ _MIGRATIONS = {
         PRIMARY KEY (number, idx)
     ) WITHOUT ROWID;
     CREATE INDEX recipient_due ON recipient (next_attempt) WHERE state < 2;
+    """,
+    # warned: the sender has been told that this recipient is late. clock: how much the queue's time is ahead of the
+    # machine's clock, since that was set while the server ran.
+    1: """
+    ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE clock (ahead REAL NOT NULL);
     """,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import ITCPTransport
@@ -20,6 +20,14 @@ def split_next_hop(next_hop: str) -> tuple[str, int]:
         return next_hop[5:], 0
     host, _, port = next_hop.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+class Target(NamedTuple):
+    """One address to try: ``host`` is the name it belongs to (for TLS and the DSN), ``address`` an IP address."""
+
+    host: str
+    address: str
+    port: int
 
 
 async def dial(reactor: Any, next_hop: str, protocol: P, seconds: float) -> P:

@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred, fail
 
 from mtatwist.envelope import Message, Outcome, Recipient, State
 from mtatwist.relay import manager as module
-from mtatwist.relay.manager import PARK_SECONDS, RECIPIENTS_LIMIT, REWRITE_SECONDS
+from mtatwist.relay.manager import PARK_SECONDS, RECIPIENTS_LIMIT
+from mtatwist.relay.record import REWRITE_SECONDS
 from mtatwist.relay.route import Route
 from mtatwist.spool.memory import MemorySpool
 
