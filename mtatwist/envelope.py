@@ -23,11 +23,23 @@ class State(IntEnum):
 OPEN_STATES = (State.PENDING, State.DEFERRED, State.HELD)
 
 
+class Handed(IntEnum):
+    """Who answers for a recipient that was taken, which decides what a success DSN says (RFC 3461 §5.2)."""
+
+    MAILBOX = 0
+    RELAYED = 1
+    NOTIFYING = 2
+
+
 class Delivered(NamedTuple):
-    """The next hop took responsibility for the recipient."""
+    """The next hop took responsibility for the recipient.
+
+    ``handed``: it is the final mailbox, a server that will send no reports, or one that was told to (RFC 3461).
+    """
 
     reply: Reply
     host: str = ""
+    handed: Handed = Handed.RELAYED
 
 
 class Deferral(NamedTuple):

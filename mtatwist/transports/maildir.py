@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from mtatwist.envelope import Deferral, Delivered, Failure, Message, Outcome, Recipient
+from mtatwist.envelope import Deferral, Delivered, Failure, Handed, Message, Outcome, Recipient
 from mtatwist.interfaces import IDelivery, ITransport
 from mtatwist.smtp.header import MAX_HEADER, header_end, without_field
 from mtatwist.smtp.reply import Reply
@@ -63,7 +63,7 @@ class MaildirTransport:
                 _log.error("maildir_failed", id=message.id, path=path, error=str(error))
                 outcomes.append(Deferral(Reply(451, "4.2.0", "The mailbox could not be written")))
             else:
-                outcomes.append(Delivered(Reply(250, "2.0.0", "Delivered to the mailbox")))
+                outcomes.append(Delivered(Reply(250, "2.0.0", "Delivered to the mailbox"), handed=Handed.MAILBOX))
         return outcomes
 
     def _store(self, path: str, message: Message) -> None:
