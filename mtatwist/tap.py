@@ -6,29 +6,27 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 import apsw
 import idna
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
 from mtatwist import __version__
-from mtatwist.config import Config, ConfigError, Listen, load
+from mtatwist.config import Config, ConfigError, load
 from mtatwist.log import LineObserver
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.connection import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
+from mtatwist.receive.listener import Listener
 from mtatwist.relay.manager import RelayManager
 from mtatwist.relay.retry import Schedule
 from mtatwist.relay.route import Route
@@ -156,7 +154,7 @@ class Mta(MultiService):
         return [
             Listener(
                 self._reactor,
-                listen,
+                listen.endpoint,
                 ReceiveFactory(
                     portal,
                     clock=self._reactor,
@@ -171,8 +169,10 @@ class Mta(MultiService):
                     tls_context=tls if listen.tls == "starttls" else None,
                     implicit_tls=listen.tls == "implicit",
                 ),
-                tls if listen.tls == "implicit" else None,
-                self._fail,
+                role=listen.role,
+                implicit_tls=tls if listen.tls == "implicit" else None,
+                fail=self._fail,
+                lost=self._listener_lost,
             )
             for listen in config.listen
         ]
@@ -233,76 +233,27 @@ class Mta(MultiService):
     def _fail(self, code: int, why: str) -> NoReturn:
         """The server can't start."""
         _log.critical("start_failed", reason=why)
+        self._remove_pidfile()
+        _exit(code, why)
+
+    def _listener_lost(self, code: int, why: str) -> None:
+        """A port turns out, while we run, not to be bound. A server without any serves nobody: it ends."""
+        _log.critical("listener_failed", reason=why)
+        if any(listener.accepting for listener in self._listeners):
+            return
+        # Nothing that is raised below the reactor ends it: this is how its process gets an exit code.
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._leave, code, why)
+        self._reactor.stop()
+
+    def _leave(self, code: int, why: str) -> None:
+        self._remove_pidfile()
+        print(why, file=sys.__stderr__, flush=True)
+        os._exit(code)
+
+    def _remove_pidfile(self) -> None:
         pidfile = self._twistd.get("pidfile")
         if pidfile and os.path.exists(pidfile):
             os.unlink(pidfile)
-        _exit(code, why)
-
-
-class Listener(Service):
-    """One [[listen]]: bound while the process may still bind low ports, accepting until the server stops."""
-
-    def __init__(
-        self,
-        reactor: Any,
-        listen: Listen,
-        factory: ReceiveFactory,
-        implicit_tls: ServerContext | None,
-        fail: Callable[[int, str], NoReturn],
-    ) -> None:
-        self._reactor = reactor
-        self._listen = listen
-        self._factory: Any = factory
-        if implicit_tls is not None:
-            self._factory = TLSMemoryBIOFactory(implicit_tls, False, factory)
-        self._fail = fail
-        self._port: Any = None
-
-    def privilegedStartService(self) -> None:
-        """Bind; a port that can't be bound ends the process, saying which."""
-        self._bind()
-
-    def startService(self) -> None:
-        """Bind, where nobody called privilegedStartService()."""
-        super().startService()
-        if self._port is None:
-            self._bind()
-
-    def stopService(self) -> Any:
-        """Accept no more."""
-        super().stopService()
-        return None if self._port is None else self._port.stopListening()
-
-    def facts(self) -> dict[str, Any]:
-        """Where this really listens."""
-        host = self._port.getHost() if self._port is not None else None
-        return {
-            "endpoint": self._listen.endpoint,
-            "role": self._listen.role,
-            "host": getattr(host, "host", None) or str(getattr(host, "name", "")),
-            "port": getattr(host, "port", None),
-        }
-
-    def _bind(self) -> None:
-        try:
-            bound = serverFromString(self._reactor, self._listen.endpoint).listen(self._factory)
-        except (ValueError, TypeError, KeyError) as error:
-            self._fail(os.EX_CONFIG, f"listen.endpoint {self._listen.endpoint!r}: {error}")
-        refused: list[Any] = []
-        bound.addCallbacks(self._bound, refused.append)
-        # Not in the errback: a Deferred catches SystemExit too.
-        if refused:
-            self._not_bound(refused[0])
-
-    def _bound(self, port: Any) -> None:
-        self._port = port
-
-    def _not_bound(self, failure: Any) -> None:
-        why = failure.getErrorMessage()
-        if failure.check(CannotListenError):
-            error = failure.value.socketError
-            why = getattr(error, "strerror", None) or str(error)
-        self._fail(os.EX_OSERR, f"listen.endpoint {self._listen.endpoint!r} can't be bound: {why}")
 
 
 def _fields(source: Any, target: Any) -> dict[str, Any]:
