@@ -34,6 +34,7 @@ from mtatwist.smtp.address import DomainSet
 from mtatwist.spool.schema import SchemaTooNew
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.datadir import DataDirError
+from mtatwist.store.queue_time import QueueTime
 from mtatwist.tls.policy import CertificateError, ServerContext, client_context
 from mtatwist.transports import REGISTRY as TRANSPORTS
 from mtatwist.transports.smtp import ClientTimeouts
@@ -98,6 +99,8 @@ class Mta(MultiService):
         self.spool = SqliteSpool(
             config.server.data_dir, reactor=reactor, metrics=metrics, minimum_free=config.spool.minimum_free
         )
+        self.queue_time = QueueTime(wall=time.time, clock=reactor, keep=self.spool.keep_ahead, metrics=metrics)
+        self._schedule = Schedule(config.relay.retry, config.relay.max_age)
         client_timeouts = ClientTimeouts(**_fields(config.timeouts.client, ClientTimeouts))
         self.relay = RelayManager(
             self.spool,
@@ -110,10 +113,10 @@ class Mta(MultiService):
                 tls=route.tls,
                 tls_context=client_context,
             ),
-            schedule=Schedule(config.relay.retry, config.relay.max_age),
+            schedule=self._schedule,
             hostname=hostname,
             clock=reactor,
-            wall=time.time,
+            wall=self.queue_time.now,
             metrics=metrics,
         )
         self.sessions = Sessions(
@@ -140,7 +143,7 @@ class Mta(MultiService):
             chain=chain,
             metrics=metrics,
             wake=self.relay.wake,
-            wall=time.time,
+            wall=self.queue_time.now,
             now=self._reactor.seconds,
             message_size=config.limits.message_size,
             recipients=config.limits.recipients,
@@ -206,6 +209,7 @@ class Mta(MultiService):
                 f"server.data_dir {self._config.server.data_dir}: the spool can't be opened: {error}; check the disk"
                 " and the directory's owner before anything else touches it",
             )
+        self.queue_time.start(self.spool.kept_time, self._schedule.longest)
         self.relay.startService()
         super().startService()
         for warning in self._config.warnings:
@@ -223,6 +227,7 @@ class Mta(MultiService):
             except Exception:
                 # Whatever it is, the next part must get its chance to end well.
                 _log.failure("stop_failed")
+        self.queue_time.stop()
         self.spool.stop()
         _log.info("stopped")
 

@@ -100,6 +100,12 @@ def scan_fails(server: Whole) -> Instruments:
     return server.metrics
 
 
+def clock_set(server: Whole) -> Instruments:
+    server.clock_set = 6 * 86400
+    server.pass_time(60)
+    return server.metrics
+
+
 def tls(server: Whole) -> Instruments:
     client = server.connect()
     client.protocol.canStartTLS = True
@@ -140,6 +146,7 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.spool.groups": group(fails=False),
     "mtatwist.spool.group.size": group(fails=False),
     "mtatwist.spool.errors": group(fails=True),
+    "mtatwist.clock.jumps": clock_set,
     "mtatwist.relay.delivered": next_hop(lambda command: None),
     "mtatwist.relay.deferred": next_hop(lambda command: "450 4.2.1 busy" if command[:4] == "RCPT" else None),
     "mtatwist.relay.failed": next_hop(lambda command: "550 5.1.1 gone" if command[:4] == "RCPT" else None),

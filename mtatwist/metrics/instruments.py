@@ -70,6 +70,7 @@ class Instruments:
         self.spool_groups = Counter("mtatwist.spool.groups", "Transactions committed by the writer")
         self.spool_group_size = Histogram("mtatwist.spool.group.size", "Jobs that shared one commit", _GROUP)
         self.spool_errors = Counter("mtatwist.spool.errors", "Groups that could not be committed")
+        self.clock_jumps = Counter("mtatwist.clock.jumps", "Times that the machine's clock was found to have been set")
         self.delivered = Counter("mtatwist.relay.delivered", "Recipients delivered to their next hop")
         self.deferred = Counter("mtatwist.relay.deferred", "Attempts to be tried again later")
         self.failed = Counter("mtatwist.relay.failed", "Recipients that failed for good")

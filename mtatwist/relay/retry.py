@@ -10,12 +10,20 @@ JITTER = 0.1
 
 
 class Schedule:
-    """Intervals between attempts, in seconds; the last one repeats until ``max_age`` seconds after acceptance."""
+    """Intervals between attempts, in seconds; the last one repeats until ``max_age`` seconds after acceptance.
+
+    All times are the queue's (store.queue_time): a clock that is set makes no message older.
+    """
 
     def __init__(self, intervals: Sequence[float], max_age: float, random: Callable[[], float] = random) -> None:
         self._intervals = tuple(intervals)
         self._max_age = max_age
         self._random = random
+
+    @property
+    def longest(self) -> float:
+        """The longest time from an attempt to the next one."""
+        return max(self._intervals) * (1 + JITTER)
 
     def expired(self, received_at: float, now: float) -> bool:
         """Has the message been tried for long enough?"""

@@ -17,11 +17,12 @@ from zope.interface import implementer
 
 from mtatwist.envelope import Envelope, Message, Settled
 from mtatwist.interfaces import ISpool
-from mtatwist.spool import schema
+from mtatwist.spool import schema, times
 from mtatwist.spool.bodies import BodyFiles
 from mtatwist.spool.tables import Tables
 from mtatwist.spool.writer import SpoolWriter
 from mtatwist.store.datadir import DataDir
+from mtatwist.store.queue_time import KeptTime
 from mtatwist.store.writer import IWriterReactor, Writer
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class SqliteSpool:
         self._next = 0
         self._free = 0
         self._free_at = -ROOM_CHECK
+        self.kept_time = KeptTime()
 
     def start(self) -> None:
         """Take the lock, open and migrate the database, begin a run.
@@ -79,6 +81,7 @@ class SqliteSpool:
                     "INSERT INTO run SELECT coalesce(max(number), 0) + 1 FROM run RETURNING number"
                 ).fetchall()
                 connection.execute("DELETE FROM run WHERE number < ?", (run,))
+            self.kept_time = times.read(connection)
             connection.close()
             self._tables.run = run
             self._next = run << COUNTER_BITS
@@ -125,6 +128,10 @@ class SqliteSpool:
     def next_due(self) -> Deferred[float | None]:
         """See ISpool."""
         return self._bodies.run(self._read, self._tables.next_due)
+
+    def keep_ahead(self, ahead: float) -> Deferred[None]:
+        """Remember how far the queue's time is ahead of the machine's; ``kept_time`` tells the next run."""
+        return self._writer.submit(times.keep, ahead)
 
     def settle(self, results: Sequence[Settled], reports: Sequence[Any]) -> Deferred[list[Message]]:
         """See ISpool."""

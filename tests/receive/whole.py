@@ -12,7 +12,7 @@ from dialogue_servers import make_wire
 from transports.peer import Peer
 from transports.test_dial import resolving_reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
@@ -21,6 +21,7 @@ from mtatwist.config import load
 from mtatwist.envelope import Message
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
 from mtatwist.spool.sqlite import SqliteSpool
+from mtatwist.store.queue_time import KeptTime
 
 BASE: dict[str, dict[str, str]] = {
     "server": {"hostname": '"mta.test"', "data_dir": '"data"'},
@@ -54,12 +55,17 @@ class Spool(MemorySpool):
         super().__init__()
         self.has_room = SqliteSpool(*arguments, **settings).has_room  # type: ignore[method-assign]
         self.trouble = ""
+        self.kept_time = KeptTime()
 
     def create(self, envelope: Any) -> Writer:
         return Writer(self, next(self._numbers), envelope)
 
     def start(self) -> None:
         """See SqliteSpool."""
+
+    def keep_ahead(self, ahead: float) -> Deferred[None]:
+        """See SqliteSpool."""
+        return succeed(None)
 
     def stop(self) -> None:
         """See SqliteSpool."""
@@ -123,7 +129,9 @@ class Whole:
     def __init__(self, patch: pytest.MonkeyPatch, directory: Path, settings: dict[str, str] | None = None) -> None:
         self.reactor = resolving_reactor()
         self.reactor.advance(1_000_000)
-        patch.setattr(tap, "time", SimpleNamespace(time=self.reactor.seconds))
+        # How far somebody has set the machine's clock.
+        self.clock_set = 0.0
+        patch.setattr(tap, "time", SimpleNamespace(time=lambda: self.reactor.seconds() + self.clock_set))
         patch.setattr(tap, "SqliteSpool", Spool)
         directory.mkdir(exist_ok=True)
         (directory / "data").mkdir(exist_ok=True)
