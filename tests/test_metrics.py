@@ -15,6 +15,7 @@ from rigs.pump import Pump
 from transports.peer import Peer
 
 from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
+from mtatwist.spool.ballast import Ballast
 from mtatwist.store.writer import Writer
 from mtatwist.validators.chain import Chain
 
@@ -113,20 +114,33 @@ def tls(server: Whole) -> Instruments:
     return server.metrics
 
 
-def group(fails: bool) -> Callable[[Whole], Instruments]:
+def group(fails: bool | Exception) -> Callable[[Whole], Instruments]:
     def scenario(server: Whole) -> Instruments:
         pump: Any = Pump()
+        pump.now = 1000.0
         writer = Writer(lambda: apsw.Connection(":memory:"), reactor=pump, metrics=server.metrics)
         writer.start()
 
         def job(connection: apsw.Connection, payloads: Any) -> list[Any]:
+            if isinstance(fails, Exception):
+                raise fails
             return [1 / 0 if fails else None for _ in payloads]
 
         pump.outcome(writer.submit(job, None))
+        if isinstance(fails, apsw.IOError):
+            pump.until(lambda: writer.trouble is None)
         writer.stop()
         return server.metrics
 
     return scenario
+
+
+def ballast(server: Whole) -> Instruments:
+    directory = Path(server.config.server.data_dir)
+    reserve = Ballast(directory / "ballast", 4096, server.metrics)
+    reserve.make()
+    reserve.give_back()
+    return server.metrics
 
 
 SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
@@ -146,6 +160,11 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.spool.groups": group(fails=False),
     "mtatwist.spool.group.size": group(fails=False),
     "mtatwist.spool.errors": group(fails=True),
+    "mtatwist.spool.trouble.full": group(fails=apsw.FullError("database or disk is full")),
+    "mtatwist.spool.trouble.io": group(fails=apsw.IOError("disk I/O error")),
+    "mtatwist.spool.trouble.corrupt": group(fails=apsw.CorruptError("database disk image is malformed")),
+    "mtatwist.spool.recoveries": group(fails=apsw.IOError("disk I/O error")),
+    "mtatwist.spool.ballast.given_back": ballast,
     "mtatwist.clock.jumps": clock_set,
     "mtatwist.relay.delivered": next_hop(lambda command: None),
     "mtatwist.relay.deferred": next_hop(lambda command: "450 4.2.1 busy" if command[:4] == "RCPT" else None),

@@ -69,7 +69,12 @@ class Instruments:
         self.validator_crashes = Counter("mtatwist.validators.crashes", "Exceptions in validators, answered 451")
         self.spool_groups = Counter("mtatwist.spool.groups", "Transactions committed by the writer")
         self.spool_group_size = Histogram("mtatwist.spool.group.size", "Jobs that shared one commit", _GROUP)
-        self.spool_errors = Counter("mtatwist.spool.errors", "Groups that could not be committed")
+        self.spool_errors = Counter("mtatwist.spool.errors", "Jobs of the spool that could not be committed")
+        self.spool_trouble_full = Counter("mtatwist.spool.trouble.full", "Times that the disk was found to be full")
+        self.spool_trouble_io = Counter("mtatwist.spool.trouble.io", "Times that the disk gave errors")
+        self.spool_trouble_corrupt = Counter("mtatwist.spool.trouble.corrupt", "Times that the database was damaged")
+        self.spool_recoveries = Counter("mtatwist.spool.recoveries", "Times that trouble with the spool was over")
+        self.ballast_given_back = Counter("mtatwist.spool.ballast.given_back", "Times that the ballast was given back")
         self.clock_jumps = Counter("mtatwist.clock.jumps", "Times that the machine's clock was found to have been set")
         self.delivered = Counter("mtatwist.relay.delivered", "Recipients delivered to their next hop")
         self.deferred = Counter("mtatwist.relay.deferred", "Attempts to be tried again later")
@@ -82,7 +87,17 @@ class Instruments:
         self.delivery_seconds = Histogram(
             "mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS
         )
+        self.uncertain = Counter("mtatwist.relay.uncertain", "Messages that were sent, and lost their reply: sent again")
+        self.conversions = Counter("mtatwist.relay.conversions", "Messages converted for a next hop that takes less")
+        self.tls_fallbacks = Counter("mtatwist.relay.tls.fallbacks", "Connections made in clear since TLS failed")
         self.relay_errors = Counter("mtatwist.relay.errors", "Exceptions in a round of the relay manager")
+        self.dns_answered = Counter("mtatwist.dns.lookups.answered", "DNS lookups that found records")
+        self.dns_absent = Counter("mtatwist.dns.lookups.absent", "DNS lookups that found that there is nothing")
+        self.dns_failed = Counter("mtatwist.dns.lookups.failed", "DNS lookups that no server had an answer for")
+        self.dns_cache_hits = Counter("mtatwist.dns.cache.hits", "DNS answers that were remembered")
+        self.dns_cache_entries = Gauge("mtatwist.dns.cache.entries", "DNS answers and failures remembered now")
+        self.dns_stale = Counter("mtatwist.dns.stale", "Old DNS answers given because there was no new one")
+        self.dns_server_failures = Counter("mtatwist.dns.server.failures", "Queries that a DNS server had no reply to")
 
     def __iter__(self) -> Iterator[Counter | Histogram]:
         return iter(vars(self).values())
