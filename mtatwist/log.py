@@ -10,6 +10,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, TextIO
 
+import orjson
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
 from twisted.python.threadable import isInIOThread
@@ -70,7 +71,12 @@ def _facts(event: LogEvent) -> dict[str, Any]:
 
 def as_json(event: LogEvent) -> str:
     """One JSON object."""
-    return f'{{"time": "{_time(event["log_time"])}", "level": "{event["log_level"].name}", {_encode(_facts(event))[1:]}'
+    facts = {"time": _time(event["log_time"]), "level": event["log_level"].name, **_facts(event)}
+    try:
+        return orjson.dumps(facts, default=str).decode()
+    except TypeError:
+        # Lone surrogates and very large numbers: rare, and no reason to lose an event.
+        return _encode(facts)
 
 
 def as_text(event: LogEvent) -> str:

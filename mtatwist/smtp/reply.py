@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:[ \t]+|$)")
@@ -22,12 +23,7 @@ class Reply(NamedTuple):
 
     def encode(self) -> bytes:
         """The reply as it goes over the wire, multi-line where the text is (RFC 5321 §4.2.1)."""
-        prefix = f"{self.enhanced} " if self.enhanced else ""
-        if "\n" not in self.text:
-            return f"{self.code} {prefix}{self.text}\r\n".encode("utf-8", "replace")
-        lines = self.text.split("\n")
-        wire = "".join(f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1])
-        return f"{wire}{self.code} {prefix}{lines[-1]}\r\n".encode("utf-8", "replace")
+        return _encode(self)
 
     @property
     def positive(self) -> bool:
@@ -41,6 +37,15 @@ class Reply(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.code} {self.enhanced} {self.text}".replace("  ", " ").replace("\n", " / ")
+
+
+@lru_cache(maxsize=256)
+def _encode(reply: Reply) -> bytes:
+    """Most of what is said has been said before."""
+    prefix = f"{reply.enhanced} " if reply.enhanced else ""
+    *lines, last = reply.text.split("\n")
+    wire = "".join(f"{reply.code}-{prefix}{line}\r\n" for line in lines)
+    return f"{wire}{reply.code} {prefix}{last}\r\n".encode("utf-8", "replace")
 
 
 def split_enhanced(code: int, text: str) -> Reply:
