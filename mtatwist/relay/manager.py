@@ -10,12 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from mtatwist.envelope import Deferral, Message, Outcome, Recipient
+from mtatwist.envelope import Message, Outcome, Recipient
 from mtatwist.log import EventLogger
 from mtatwist.relay.hop import Hop, Work
 from mtatwist.relay.record import Recorder
 from mtatwist.relay.route import Route, choose
-from mtatwist.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ITransport
@@ -167,21 +166,16 @@ class RelayManager(Service):
         recipients = message.envelope.recipients
         self._in_flight += len(recipients)
         self._metrics.in_flight.value = self._in_flight
-        groups: dict[Route | None, list[Recipient]] = {}
+        groups: dict[Route, list[Recipient]] = {}
         for recipient in recipients:
             groups.setdefault(choose(self._routes, recipient.domain), []).append(recipient)
         for route, group in groups.items():
             for start in range(0, len(group), RECIPIENTS_LIMIT):
                 self._give(route, Work(message, group[start : start + RECIPIENTS_LIMIT]))
 
-    def _give(self, route: Route | None, work: Work) -> None:
+    def _give(self, route: Route, work: Work) -> None:
         if not self.running or self._in_flight > IN_FLIGHT_LIMIT:
             self._give_back(work, self._wall())
-            return
-        if route is None:
-            where = work.recipients[0].domain
-            nowhere = Deferral(Reply(451, "4.4.4", f"No [[route]] leads to {where}"))
-            self._settle(work, [nowhere] * len(work.recipients))
             return
         hop = self._hop(route)
         if hop.full:
@@ -203,7 +197,7 @@ class RelayManager(Service):
                 transport = self._transports[route] = self._make_transport(route)
             hop = self._hops[route] = Hop(
                 transport,
-                route.next_hop,
+                route.next_hop or "",
                 connections=route.connections,
                 clock=self._clock,
                 metrics=self._metrics,

@@ -1,4 +1,4 @@
-"""Which way a recipient's mail goes: the first matching [[route]]."""
+"""Which way a recipient's mail goes: the first matching [[route]], else to the exchanges of its domain."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import NamedTuple
 class Route(NamedTuple):
     """One way: ``domain`` is a name, "*.name" for its subdomains, or "*"; ``transport`` names one of the registry.
 
-    ``connections`` is the most that may be open to the next hop at once; ``tls`` is none, may, require or verify.
+    ``next_hop`` is a smart host, a socket or a directory; None is delivery by MX, to ``mx_port`` of the exchanges.
+    ``connections`` is the most that may be open to one next hop at once; ``tls`` is none, may, require or verify.
+    ``mx_loopback``: exchanges may have loopback addresses.
     """
 
     domain: str
     transport: str
-    next_hop: str
+    next_hop: str | None = None
     tls: str = "may"
     connections: int = 20
+    mx_port: int = 25
+    mx_loopback: bool = False
 
     def matches(self, domain: str) -> bool:
         """Does this route lead to ``domain`` (lower case)?"""
@@ -27,6 +31,15 @@ class Route(NamedTuple):
         return domain == self.domain
 
 
-def choose(routes: Sequence[Route], domain: str) -> Route | None:
-    """The first route that matches, or None."""
-    return next((route for route in routes if route.matches(domain)), None)
+BY_MX = Route("*", "smtp")
+"""The last route, which need not be written (RFC 5321 §5.1)."""
+
+
+def choose(routes: Sequence[Route], domain: str) -> Route:
+    """The first route that matches."""
+    return next((route for route in routes if route.matches(domain)), BY_MX)
+
+
+def destination(route: Route, domain: str) -> str:
+    """What the route's transport is to connect to: its next hop, or the domain whose exchanges are to be found."""
+    return route.next_hop or domain

@@ -12,7 +12,7 @@ from mtatwist.envelope import Message, Outcome, Recipient, State
 from mtatwist.relay import manager as module
 from mtatwist.relay.manager import PARK_SECONDS, RECIPIENTS_LIMIT
 from mtatwist.relay.record import REWRITE_SECONDS
-from mtatwist.relay.route import Route
+from mtatwist.relay.route import BY_MX, Route
 from mtatwist.spool.memory import MemorySpool
 
 Patch = pytest.MonkeyPatch
@@ -137,14 +137,11 @@ def test_a_report_that_fails_makes_no_report() -> None:
     assert rig.metrics.reports.value == 1
 
 
-def test_no_route_is_no_reason_to_lose_mail() -> None:
+def test_what_no_route_matches_goes_by_mx() -> None:
     rig = Rig(Route("there.test", "smtp", "next.test:25"))
     rig.accept("you@there.test", "you@nowhere.test")
     assert rig.attempts() == [(1, ["you@there.test"])]
-    waiting = rig.spool.messages[1].envelope.recipients[1]
-    assert waiting.state == State.DEFERRED
-    assert "nowhere.test" in waiting.last_reply.text
-    assert waiting.last_reply.enhanced == "4.4.4"
+    assert rig.attempts(BY_MX.next_hop) == [(1, ["you@nowhere.test"])]
 
 
 def test_routes_part_a_message() -> None:
