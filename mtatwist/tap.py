@@ -112,6 +112,7 @@ class Mta(MultiService):
                 timeouts=client_timeouts,
                 tls=route.tls,
                 tls_context=client_context,
+                metrics=metrics,
             ),
             schedule=self._schedule,
             hostname=hostname,

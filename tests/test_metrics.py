@@ -82,6 +82,24 @@ def next_hop(say: Callable[[str], str | None]) -> Callable[[Whole], Instruments]
     return scenario
 
 
+def converted(server: Whole) -> Instruments:
+    server.connect().send(body=b"Subject: x\r\n\r\ngr\xfcn\r\n")
+    server.next_hop(Peer())
+    return server.metrics
+
+
+def handshake_fails(server: Whole) -> Instruments:
+    said: list[str] = []
+
+    def say(command: str) -> str | None:
+        said.append(command)
+        return "vanish" if said[:-1].count("STARTTLS") else None
+
+    server.connect().send()
+    server.next_hop(Peer(say, extensions=("STARTTLS",)))
+    return server.metrics
+
+
 def down(server: Whole) -> Instruments:
     server.connect().send()
     server.next_hop_is_down()
@@ -175,6 +193,9 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.relay.connections": accepted,
     "mtatwist.relay.connect.failures": down,
     "mtatwist.relay.delivery.duration": next_hop(lambda command: None),
+    "mtatwist.relay.uncertain": next_hop(lambda command: "vanish" if command == "." else None),
+    "mtatwist.relay.conversions": converted,
+    "mtatwist.relay.tls.fallbacks": handshake_fails,
     "mtatwist.relay.errors": scan_fails,
 }
 

@@ -7,7 +7,9 @@ loses dots at the borders of chunks.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -19,14 +21,14 @@ from zope.interface import implementer
 from mtatwist.output import Output
 from mtatwist.smtp.reply import Reply, split_enhanced
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 MAX_LINE = 2048
 """Octets of a reply line; 512 by RFC 5321 §4.5.3.1.5, and some servers explain themselves at length."""
 
 MAX_LINES = 100
 """Lines of one reply."""
+
+MAX_TEXT = 8192
+"""Octets of one reply: a transaction may have a hundred of them."""
 
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -38,7 +40,7 @@ class ConnectionBroken(Exception):
 
 @implementer(IPushProducer)
 class SmtpWire(Protocol):
-    """Commands out, replies in. After :class:`ConnectionBroken` it is closed.
+    """Commands and content out, replies in. After :class:`ConnectionBroken` it is closed.
 
     ``broken`` says why it is of no more use ("" while it is); ``left`` is true when it was the peer that left.
     """
@@ -49,8 +51,12 @@ class SmtpWire(Protocol):
         self._clock = clock
         self._buffer = b""
         self._lines: list[bytes] = []
+        self._class = b""
+        self._text = 0
         self._replies: list[Reply] = []
         self._owed = 1  # the greeting
+        self._content = False
+        self._early = False
         self._waiter: Deferred[None] | None = None
         self._writable: Deferred[None] | None = None
         self._flowing = True
@@ -85,28 +91,34 @@ class SmtpWire(Protocol):
         if match is None or len(line) > MAX_LINE:
             self.break_off("reply is no SMTP reply")
             return
+        self._class = match[1][:1]
         self._lines.append(match[3] or b"")
-        if len(self._lines) > MAX_LINES:
+        self._text += len(line)
+        if len(self._lines) > MAX_LINES or self._text > MAX_TEXT:
             self.break_off("reply has too many lines")
         elif match[2] != b"-":
             text = "\n".join(part.decode("utf-8", "replace") for part in self._lines)
-            self._lines = []
+            self._lines, self._text = [], 0
             self._reply_received(split_enhanced(int(match[1]), text))
 
     def _reply_received(self, reply: Reply) -> None:
-        if len(self._replies) >= self._owed:
+        if not self._owed:
             if reply.code == 421:
                 self.left = True
                 self.break_off(f"server is closing: {reply}")
             else:
                 self.break_off("server sent a reply before the command")
             return
+        if reply.positive and (self._content or self._early):
+            # It can't have had the end of the message yet.
+            self.break_off("server took the message before its end")
+            return
+        self._early = False
+        self._owed -= 1
         self._replies.append(reply)
         if reply.code == 421:
             self._farewell = f"server is closing: {reply}"
-        if len(self._replies) == self._owed and self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
-            waiter.callback(None)
+        self._wake("_writable" if self._content else "_waiter")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Whoever waits is told."""
@@ -123,51 +135,78 @@ class SmtpWire(Protocol):
     def resumeProducing(self) -> None:
         """(IPushProducer) It has caught up."""
         self._flowing = True
-        if self._writable is not None:
-            writable, self._writable = self._writable, None
-            writable.callback(None)
+        self._wake("_writable")
 
     def stopProducing(self) -> None:
         """(IPushProducer) connectionLost() follows."""
 
-    # What we do.
+    # Commands and replies.
 
-    async def ask(self, lines: Sequence[bytes], seconds: float) -> list[Reply]:
-        """Send commands in one write, and wait for a reply to each; ``seconds`` for all of them.
+    @property
+    def leaving(self) -> bool:
+        """Has the server said 421? It takes nothing more (RFC 5321 §3.8)."""
+        return bool(self._farewell)
 
-        Raises ConnectionBroken.
-        """
+    async def ask(self, line: bytes, seconds: float) -> Reply:
+        """Send one command, and wait for its reply. Raises ConnectionBroken."""
+        self.send(line)
+        return await self.reply(seconds)
+
+    def send(self, *lines: bytes) -> None:
+        """Send commands in one write; a reply is owed for each. Raises ConnectionBroken."""
         if any(_CONTROL.search(line) for line in lines):
             # What came over the wire has been checked long before; this is the last door.
             self.break_off("a command would have had control characters")
-        self.send(b"".join(line + b"\r\n" for line in lines))
-        return await self.replies(len(lines), seconds)
-
-    def send(self, data: bytes) -> None:
-        """Write. Raises ConnectionBroken when a reply came that nothing had asked for."""
         self._refuse_early()
-        self._output.write(data)
+        self._owed += len(lines)
+        self._output.write(b"".join(line + b"\r\n" for line in lines))
 
-    async def replies(self, count: int, seconds: float) -> list[Reply]:
-        """Wait for ``count`` replies, ``seconds`` at most. Raises ConnectionBroken."""
-        if not self._owed:
-            self._refuse_early()
-        self._check()
-        self._owed = count
-        if len(self._replies) < count:
+    async def reply(self, seconds: float) -> Reply:
+        """The next reply that is owed, ``seconds`` from now at the latest. Raises ConnectionBroken.
+
+        What came in before the connection broke still counts.
+        """
+        if not self._replies:
+            self._check()
             waiter: Deferred[None] = Deferred()
             self._waiter = waiter
-            await self._bounded(waiter, seconds, "no reply in time")
-        replies, self._replies, self._owed = self._replies, [], 0
-        return replies
+            with self.within(seconds, "no reply in time"):
+                await waiter
+        return self._replies.pop(0)
 
-    async def writable(self, seconds: float) -> None:
-        """Wait until the peer has taken what we wrote. Raises ConnectionBroken."""
-        self._check()
-        if not self._flowing:
+    # The message itself.
+
+    @property
+    def refused(self) -> bool:
+        """Has the server refused the message before its end?"""
+        return self._content and bool(self._replies)
+
+    def begin_content(self, replies: int) -> None:
+        """What is written now is the message; ``replies`` are owed for it, but none that takes it before its end.
+
+        Raises ConnectionBroken.
+        """
+        self._refuse_early()
+        self._content = True
+        self._owed += replies
+
+    async def write(self, data: bytes, seconds: float) -> None:
+        """Write some of the message, and wait until the peer has taken it, or refused it. Raises ConnectionBroken."""
+        self._refuse_begun()
+        self._output.write(data)
+        if not self._flowing and not self.refused:
             writable: Deferred[None] = Deferred()
             self._writable = writable
-            await self._bounded(writable, seconds, "server does not take the message")
+            with self.within(seconds, "server does not take the message"):
+                await writable
+
+    def end_content(self) -> None:
+        """All of the message has been written and taken: now the server may judge it. Raises ConnectionBroken."""
+        self._refuse_begun()
+        self._early = bool(self._buffer or self._lines)
+        self._content = False
+
+    # Everything else.
 
     def start_tls(self, context: object) -> None:
         """Turn to TLS; what came in clear behind the reply to STARTTLS is an attack (CVE-2021-38371)."""
@@ -187,6 +226,10 @@ class SmtpWire(Protocol):
         """Say QUIT and leave, without caring for the answer; cut after ``seconds``."""
         if self.broken:
             return
+        if self._content:
+            # A QUIT would be part of the message, and might be the part that it lacks.
+            self.break_off("closed")
+            return
         self._broke("closed")
         self._output.write(b"QUIT\r\n")
         self.transport.unregisterProducer()
@@ -194,9 +237,26 @@ class SmtpWire(Protocol):
         late = self._clock.callLater(seconds, self.transport.abortConnection)
         self.gone.addCallback(lambda _: late.cancel() if late.active() else None)
 
+    @contextmanager
+    def within(self, seconds: float, why: str) -> Iterator[None]:
+        """Break off unless the ``with`` is left in time."""
+        late = self._clock.callLater(seconds, self.break_off, why)
+        try:
+            yield
+        finally:
+            if late.active():
+                late.cancel()
+
     def _refuse_early(self) -> None:
-        if self._buffer or self._lines:
+        if not self._owed and (self._buffer or self._lines):
             self.break_off("server sent a reply before the command")
+        self._check()
+
+    def _refuse_begun(self) -> None:
+        """While the message is sent, half of a reply is bad enough, unless it is the beginning of a refusal."""
+        begun = self._class if self._lines else self._buffer[:1]
+        if begun and begun < b"4":
+            self.break_off("server took the message before its end")
         self._check()
 
     def _check(self) -> None:
@@ -206,15 +266,13 @@ class SmtpWire(Protocol):
     def _broke(self, why: str) -> None:
         self.broken = self.broken or why
         for name in ("_waiter", "_writable"):
-            waiter: Deferred[None] | None = getattr(self, name)
-            if waiter is not None:
-                setattr(self, name, None)
-                waiter.errback(ConnectionBroken(self.broken))
+            self._wake(name, ConnectionBroken(self.broken))
 
-    async def _bounded(self, waiter: Deferred[None], seconds: float, why: str) -> None:
-        late = self._clock.callLater(seconds, self.break_off, why)
-        try:
-            await waiter
-        finally:
-            if late.active():
-                late.cancel()
+    def _wake(self, name: str, error: ConnectionBroken | None = None) -> None:
+        waiter: Deferred[None] | None = getattr(self, name)
+        if waiter is not None:
+            setattr(self, name, None)
+            if error is None:
+                waiter.callback(None)
+            else:
+                waiter.errback(error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,37 +13,57 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mtatwist.envelope import Envelope, Message, Outcome, Recipient
+from mtatwist.metrics.instruments import Instruments
 from mtatwist.smtp.data import DotReader
 from mtatwist.spool.memory import MemorySpool
 from mtatwist.transports import smtp
 from mtatwist.transports.client import SmtpWire
-from mtatwist.transports.smtp import ClientTimeouts, SmtpDelivery, SmtpTransport
+from mtatwist.transports.delivery import SmtpDelivery
+from mtatwist.transports.dial import Target
+from mtatwist.transports.lmtp import LmtpTransport
+from mtatwist.transports.session import ClientTimeouts
+from mtatwist.transports.smtp import SmtpTransport
 
-HOST = "next.test:25"
+HOST = "next.test"
+NEXT_HOP = "next.test:25"
 TIMEOUTS = ClientTimeouts(
     connect=30, greeting=31, ehlo=32, mail=33, rcpt=34, data_init=35, data_block=36, data_done=37, quit=5
 )
 
 Say = Callable[[str], str | None]
-"""Gives the reply to a command ("." is the end of data), "silence", "vanish", or None for what a good server says."""
+"""Gives the reply to a command, "silence", "vanish", or None for what a good server says.
+
+"." is the end of data; that of BDAT is the command itself. A server of LMTP is asked for each recipient: ".<path>".
+"""
 
 
 class Peer:
     """Our client's transport, and the server behind it. It answers in :meth:`run`, never within a write."""
 
-    def __init__(self, say: Say | None = None, *, extensions: tuple[str, ...] = (), greeting: str | None = "220 hi"):
+    def __init__(
+        self,
+        say: Say | None = None,
+        *,
+        extensions: tuple[str, ...] = (),
+        greeting: str | None = "220 hi",
+        lmtp: bool = False,
+    ):
         self.say = say or (lambda command: None)
         self.extensions = extensions
         self.greeting = greeting
+        self.lmtp = lmtp
         self.heard: list[str] = []
         self.written = b""
         self.messages: list[bytes] = []
         self.tls: Any = None
         self.slow = False
+        self.unreachable = False
         self.closing = self.aborted = self.gone = False
         self.protocol: Any = None
         self._input = b""
         self._dots: DotReader | None = None
+        self._chunk: tuple[str, int] | None = None
+        self._accepted: list[str] = []
         self._message = b""
 
     # What our client calls.
@@ -71,6 +92,9 @@ class Peer:
     def startTLS(self, context: Any) -> None:
         self.tls = context
 
+    def getHandle(self) -> Any:
+        return SimpleNamespace(get_protocol_version_name=lambda: "TLSv1.3", get_cipher_name=lambda: "TLS_TEST")
+
     # What the server does.
 
     def lose(self, why: Exception | None = None) -> None:
@@ -94,7 +118,7 @@ class Peer:
 
     def answer(self, command: str) -> str:
         """What a good server says."""
-        if command.startswith("EHLO"):
+        if command[:4] in ("EHLO", "LHLO"):
             lines = ["next.test", *self.extensions]
             return "\r\n".join(f"250{'-' if line is not lines[-1] else ' '}{line}" for line in lines)
         if command == "DATA":
@@ -117,21 +141,44 @@ class Peer:
                 self._message += body
                 if rest is not None:
                     self._dots, self._input = None, rest
-                    self.messages.append(self._message)
-                    self._message = b""
-                    self._reply(".")
+                    self._ended(".")
+                continue
+            if self._chunk is not None:
+                command, size = self._chunk
+                if len(self._input) < size:
+                    return
+                self._message, self._input = self._message + self._input[:size], self._input[size:]
+                self._chunk = None
+                if command.endswith(" LAST"):
+                    self._ended(command)
+                else:
+                    self._reply(command)
                 continue
             line, end, rest = self._input.partition(b"\r\n")
             if not end:
                 return
             self._input = rest
-            self.heard.append(line.decode())
-            self._reply(line.decode())
+            command = line.decode()
+            self.heard.append(command)
+            if command.startswith("BDAT"):
+                self._chunk = command, int(command.split()[1])
+            else:
+                self._reply(command)
+
+    def _ended(self, command: str) -> None:
+        self.messages.append(self._message)
+        self._message = b""
+        for path in self._accepted if self.lmtp else [""]:
+            self._reply(f".{path}" if path else command)
 
     def _reply(self, command: str) -> None:
         said = self.say(command)
         if said is None:
             said = self.answer(command)
+        if command.startswith("MAIL"):
+            self._accepted = []
+        elif command.startswith("RCPT") and said.startswith("2"):
+            self._accepted.append(command.partition(":")[2])
         if command == "DATA" and said.startswith("354"):
             self._dots = DotReader()
         if said == "vanish":
@@ -149,18 +196,33 @@ def message(body: bytes = b"Subject: x\r\n\r\nhello\r\n", *to: str, reverse_path
 class Client:
     """Our transport, with a connection to each of ``peers`` in turn."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, *peers: Peer, tls: str = "may", timeouts: ClientTimeouts = TIMEOUTS):
+    def __init__(
+        self,
+        patch: pytest.MonkeyPatch,
+        *peers: Peer,
+        tls: str = "may",
+        timeouts: ClientTimeouts = TIMEOUTS,
+        targets: Callable[[str], Awaitable[Sequence[Target]]] | None = None,
+        next_hop: str = NEXT_HOP,
+        context: Callable[[str, bool], object] | None = None,
+    ):
         self.clock = Clock()
+        self.metrics = Instruments()
+        self.next_hop = next_hop
+        self.dialled: list[Target] = []
         self.spool: Any = MemorySpool()
         self.peers = list(peers)
         self.contexts: list[tuple[str, bool]] = []
-        self.transport = SmtpTransport(
+        kind = LmtpTransport if peers and peers[0].lmtp else SmtpTransport
+        self.transport = kind(
             spool=self.spool,
             reactor=self.clock,
             hostname="mta.test",
             timeouts=timeouts,
             tls=tls,
-            tls_context=self._context,
+            tls_context=context or self._context,
+            metrics=self.metrics,
+            targets=targets,
         )
         patch.setattr(smtp, "dial", self._dial)
         self._left = iter(peers)
@@ -169,8 +231,11 @@ class Client:
         self.contexts.append((host, verify))
         return object()
 
-    async def _dial(self, reactor: Any, next_hop: str, protocol: SmtpWire, seconds: float) -> SmtpWire:
+    async def _dial(self, reactor: Any, target: Target, protocol: SmtpWire, seconds: float) -> SmtpWire:
+        self.dialled.append(target)
         peer = next(self._left)
+        if peer.unreachable:
+            raise ConnectionRefusedError("refused")
         peer.protocol = protocol
         protocol.makeConnection(peer)
         return protocol
@@ -184,7 +249,7 @@ class Client:
 
     def connecting(self) -> Deferred[SmtpDelivery]:
         """Begin to connect; the first peer greets."""
-        connecting: Deferred[Any] = Deferred.fromCoroutine(self.transport.connect(HOST))
+        connecting: Deferred[Any] = Deferred.fromCoroutine(self.transport.connect(self.next_hop))
         for peer in self.peers:
             if peer.protocol is not None:
                 peer.begin()

@@ -15,6 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
+from mtatwist.metrics.instruments import Instruments
 from mtatwist.spool.memory import MemorySpool
 from mtatwist.transports.dial import split_next_hop
 from mtatwist.transports.failures import ConnectFailed
@@ -61,6 +62,7 @@ def test_a_host_that_does_not_answer_is_left_in_time(seconds: float) -> None:
         timeouts=dataclasses.replace(TIMEOUTS, connect=seconds),
         tls="may",
         tls_context=lambda host, verify: None,
+        metrics=Instruments(),
     )
     connecting = Deferred.fromCoroutine(transport.connect("smart.example:25"))
     host, port, factory, timeout, _ = reactor.tcpClients[0]

@@ -262,7 +262,7 @@ def large(client: Client, size: int) -> Message:
 
 
 def test_a_large_body_waits_for_a_peer_that_does_not_read(monkeypatch: Patch) -> None:
-    peer = Peer()
+    peer = Peer(extensions=("8BITMIME",))
     client = Client(monkeypatch, peer)
     delivery = client.connect()
     what = large(client, 3_000_000)
@@ -306,21 +306,21 @@ def test_success_before_the_end_of_the_message_is_none(monkeypatch: Patch, in_me
 
 
 def test_a_body_that_is_shorter_than_it_was_is_not_ended(monkeypatch: Patch) -> None:
-    peer = Peer()
+    peer = Peer(extensions=("8BITMIME",))
     client = Client(monkeypatch, peer)
     what = large(client, 600_000)
     what.size += 1
-    assert replies(client.deliver(what)) == [(Deferral, 451, "4.4.2")]
+    assert replies(client.deliver(what)) == [(Deferral, 451, "4.3.0")]
     assert peer.aborted
     assert peer.messages == []
 
 
 def test_a_spool_that_cannot_be_read_cuts_the_message(monkeypatch: Patch) -> None:
-    peer = Peer()
+    peer = Peer(extensions=("8BITMIME",))
     client = Client(monkeypatch, peer)
     what = large(client, 600_000)
     del client.spool.messages[1]
-    assert replies(client.deliver(what)) == [(Deferral, 451, "4.4.2")]
+    assert replies(client.deliver(what)) == [(Deferral, 451, "4.3.0")]
     assert peer.aborted
     assert peer.messages == []
 
@@ -334,8 +334,8 @@ def test_a_spool_that_cannot_be_read_cuts_the_message(monkeypatch: Patch) -> Non
 def test_any_message_arrives_whole(pieces: list[bytes], part: int, in_memory: bool) -> None:
     body = b"".join(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtatwist.transports.smtp.READ_SIZE", part)
-        peer = Peer()
+        patch.setattr("mtatwist.transports.body.READ_SIZE", part)
+        peer = Peer(extensions=("8BITMIME",))
         client = Client(patch, peer)
         what = message(body)
         client.spool.messages[1] = what
@@ -354,7 +354,7 @@ def test_no_address_from_the_parser_has_a_control_character(local: str, domain: 
         address, _ = parse_path(f"<{form.format(local, domain)}>")
     except AddressError:
         return
-    peer = Peer()
+    peer = Peer(extensions=("SMTPUTF8",))
     with pytest.MonkeyPatch.context() as patch:
         Client(patch, peer).deliver(message(b"", str(address), reverse_path=str(address)))
     lines = peer.written.split(b"\r\n")

@@ -299,17 +299,23 @@ def test_a_failed_handshake(monkeypatch: Patch, tls: str) -> None:
             now(connecting)
 
 
-def test_a_context_that_cannot_be_made_leaves_no_connection(monkeypatch: Patch) -> None:
-    peer = Peer(extensions=("STARTTLS",))
-    client = Client(monkeypatch, peer, tls="verify")
+@pytest.mark.parametrize("tls", ["may", "verify"])
+def test_a_name_that_tls_cannot_ask_for(monkeypatch: Patch, tls: str) -> None:
+    """It may come from a stranger's MX record. No connection is left behind."""
+    first, second = Peer(extensions=("STARTTLS",)), Peer(extensions=("STARTTLS",))
 
     def fails(host: str, verify: bool) -> object:
         raise ValueError("not a host name")
 
-    monkeypatch.setattr(client.transport, "_tls_context", fails)
-    with pytest.raises(ValueError, match="not a host name"):
-        client.connect()
-    assert peer.gone
+    client = Client(monkeypatch, first, second, tls=tls, context=fails)
+    connecting = client.connecting()
+    assert first.aborted
+    if tls == "may":
+        assert now(connecting).usable
+        assert client.metrics.tls_fallbacks.value == 1
+    else:
+        with pytest.raises(ConnectFailed, match=r"4\.7\.5.*not a host name"):
+            now(connecting)
 
 
 def test_a_connect_that_is_given_up_leaves_no_connection(monkeypatch: Patch) -> None:
