@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -15,12 +14,13 @@ from twisted.application.service import MultiService
 from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
 from mtatwist import __version__
 from mtatwist.config import Config, ConfigError, load
+from mtatwist.descriptors import Exhaustion, share_out
 from mtatwist.log import LineObserver
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.connection import Limits, Timeouts
@@ -42,9 +42,6 @@ from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
 
 _log = Logger()
-
-SPARE_DESCRIPTORS = 200
-"""File descriptors kept for next hops, bodies, the database and the log; sessions share the rest."""
 
 
 class Options(usage.Options):
@@ -120,9 +117,9 @@ class Mta(MultiService):
             wall=self.queue_time.now,
             metrics=metrics,
         )
-        self.sessions = Sessions(
-            _sessions_for_descriptors(config.limits.connections), config.limits.connections_per_address
-        )
+        shares = share_out(config.limits.connections, len(config.listen))
+        self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
+        self._exhaustion = Exhaustion(reactor, metrics)
         self._listeners = self._make_listeners()
         for listener in self._listeners:
             listener.setServiceParent(self)
@@ -213,6 +210,7 @@ class Mta(MultiService):
         self.queue_time.start(self.spool.kept_time, self._schedule.longest)
         self.relay.startService()
         super().startService()
+        globalLogPublisher.addObserver(self._exhaustion)
         for warning in self._config.warnings:
             _log.warn("configuration_warning", warning=warning)
         _log.info("start", version=__version__, pid=os.getpid(), listen=[one.facts() for one in self._listeners])
@@ -228,6 +226,7 @@ class Mta(MultiService):
             except Exception:
                 # Whatever it is, the next part must get its chance to end well.
                 _log.failure("stop_failed")
+        globalLogPublisher.removeObserver(self._exhaustion)
         self.queue_time.stop()
         self.spool.stop()
         _log.info("stopped")
@@ -266,17 +265,6 @@ def _fields(source: Any, target: Any) -> dict[str, Any]:
     """Those attributes of a configuration table that ``target`` has fields for."""
     names: Sequence[str] = getattr(target, "_fields", None) or tuple(target.__dataclass_fields__)
     return {name: getattr(source, name) for name in names}
-
-
-def _sessions_for_descriptors(wanted: int) -> int:
-    """As many sessions as there may be file descriptors for: at the limit, accepting would spin (EMFILE)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * wanted + SPARE_DESCRIPTORS
-    if soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    # Each session may have a body in a file.
-    return max(1, min(wanted, (soft - SPARE_DESCRIPTORS) // 2))
 
 
 def _hint(config: Config, listeners: Sequence[Listener]) -> str:

@@ -18,7 +18,7 @@ FLOORS = (
     ("tap",),
     ("receive", "relay", "control", "health", "metrics.push"),
     ("validators", "auth", "spool", "transports", "tls", "dns"),
-    ("store", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output"),
+    ("store", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", "descriptors"),
     ("smtp",),
 )
 SHARED = ("envelope", "transaction", "interfaces", "log", "metrics.instruments", "output")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from receive.whole import Whole
 from rigs.pump import Pump
 from transports.peer import Peer
+from twisted.logger import Logger
 
 from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
 from mtatwist.spool.ballast import Ballast
@@ -125,6 +126,12 @@ def clock_set(server: Whole) -> Instruments:
     return server.metrics
 
 
+def no_descriptor_left(server: Whole) -> Instruments:
+    """As Twisted says it; tests/integration/test_descriptors.py lets it happen."""
+    Logger(namespace="twisted.internet.tcp.Port").info("EMFILE recovery: Closed socket from {address}", address="x")
+    return server.metrics
+
+
 def tls(server: Whole) -> Instruments:
     client = server.connect()
     client.protocol.canStartTLS = True
@@ -184,6 +191,7 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.spool.recoveries": group(fails=apsw.IOError("disk I/O error")),
     "mtatwist.spool.ballast.given_back": ballast,
     "mtatwist.clock.jumps": clock_set,
+    "mtatwist.descriptors.exhausted": no_descriptor_left,
     "mtatwist.relay.delivered": next_hop(lambda command: None),
     "mtatwist.relay.deferred": next_hop(lambda command: "450 4.2.1 busy" if command[:4] == "RCPT" else None),
     "mtatwist.relay.failed": next_hop(lambda command: "550 5.1.1 gone" if command[:4] == "RCPT" else None),

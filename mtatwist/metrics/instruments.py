@@ -76,6 +76,9 @@ class Instruments:
         self.spool_recoveries = Counter("mtatwist.spool.recoveries", "Times that trouble with the spool was over")
         self.ballast_given_back = Counter("mtatwist.spool.ballast.given_back", "Times that the ballast was given back")
         self.clock_jumps = Counter("mtatwist.clock.jumps", "Times that the machine's clock was found to have been set")
+        self.descriptors_exhausted = Counter(
+            "mtatwist.descriptors.exhausted", "Connections closed at once: no file descriptor was left for them"
+        )
         self.delivered = Counter("mtatwist.relay.delivered", "Recipients delivered to their next hop")
         self.deferred = Counter("mtatwist.relay.deferred", "Attempts to be tried again later")
         self.failed = Counter("mtatwist.relay.failed", "Recipients that failed for good")

@@ -10,12 +10,17 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.tcp import Connection as TcpConnection
 from twisted.logger import Logger
 from twisted.mail import smtp
+from twisted.python.failure import Failure
 
-from mtatwist.receive.connection import Connection, Limits, Timeouts
+from mtatwist.output import Output
+from mtatwist.receive.clock import Deadline
+from mtatwist.receive.connection import ABORT_AFTER, Connection, Limits, Timeouts
 from mtatwist.receive.protocol import ReceiveProtocol
 from mtatwist.smtp.reply import SHUTDOWN, TOO_MANY_CONNECTIONS, Reply
 from mtatwist.transaction import Session
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
     from mtatwist.validators.chain import Chain
 
 _log = Logger()
+
+TURNED_LIMIT = 16
+"""Connections that may be in the middle of their TLS handshake only to be told that there is no room."""
 
 PEERS_KNOWN = 4096
 """Addresses that a listener remembers."""
@@ -44,6 +52,7 @@ class Sessions:
         self._by_address: Counter[str] = Counter()
         self._empty: Deferred[None] | None = None
         self.stopping = False
+        self.turned: set[Turned] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -94,16 +103,38 @@ class Sessions:
 
 
 class Turned(Protocol):
-    """Says one reply to a connection that gets no session."""
+    """Says one reply to a connection that gets no session, and is gone."""
 
-    def __init__(self, reply: Reply) -> None:
+    transport: Any
+
+    def __init__(self, reply: Reply, clock: IReactorTime, others: set[Turned]) -> None:
+        """``others``: those that have to wait for their peer to hear them."""
         self._reply = reply
+        self._others = others
+        self._deadline = Deadline(clock, self._cut)
 
     def connectionMade(self) -> None:
         """Say it and close."""
-        assert self.transport is not None
-        self.transport.write(self._reply.encode())
-        self.transport.loseConnection()
+        if isinstance(self.transport, TcpConnection) and not self.transport.TLS:
+            # At once: a crowd must not hold descriptors until the next round of the reactor.
+            Output(self.transport).write(self._reply.encode())
+            self.transport.connectionLost(Failure(ConnectionDone()))
+        elif len(self._others) >= TURNED_LIMIT:
+            self.transport.abortConnection()
+        else:
+            self._others.add(self)
+            self._deadline.set(ABORT_AFTER)
+            self.transport.write(self._reply.encode())
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It has heard us, or won't."""
+        self._others.discard(self)
+        self._deadline.cancel()
+
+    def _cut(self) -> None:
+        """A peer that stalls its TLS handshake would stay for ever."""
+        self.transport.abortConnection()
 
 
 class ReceiveFactory(smtp.SMTPFactory):
@@ -149,7 +180,9 @@ class ReceiveFactory(smtp.SMTPFactory):
         if self._sessions.stopping or not self._sessions.has_room_for(peer):
             self._metrics.sessions_refused.value += 1
             _log.info("session_refused", peer=peer)
-            return Turned(SHUTDOWN if self._sessions.stopping else TOO_MANY_CONNECTIONS)
+            return Turned(
+                SHUTDOWN if self._sessions.stopping else TOO_MANY_CONNECTIONS, self._clock, self._sessions.turned
+            )
         protocol = ReceiveProtocol(
             Session(secrets.token_hex(6), self._role, peer, trusted),
             limits=self._limits,
