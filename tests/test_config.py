@@ -436,7 +436,6 @@ def test_literal_secret(tmp_path: Path) -> None:
     [
         ('[[listen]]\nendpoint = "tcp:25"\n', 'no [[route]] has the domain "*"'),
         (written({"listen.role": '"submission"'}), "every MAIL on it gets 530"),
-        (written({"route.transport": '"lmtp"'}), 'route[0].transport "lmtp" is not available yet'),
         (
             written({}) + '[[route]]\ndomain = "example.org"\ntransport = "smtp"\nnext_hop = "mx"\n',
             "route[1] is never used: route[0]",

@@ -191,6 +191,7 @@ def test_next_hop(raw: str, transport: str, expected: str) -> None:
         ("300.1.1.1:25", "smtp", "not an IP address"),
         ("a b:25", "smtp", "not a domain"),
         ("unix:lmtp", "lmtp", "absolute path"),
+        ("mail.example.org:25", "lmtp", "port of SMTP"),
         ("mail/{user}", "maildir", '"{local}"'),
         ("mail/{local", "maildir", '"{local}"'),
         ("mail\0", "maildir", "control character"),

@@ -110,8 +110,8 @@ def _check_routes(config: Config, report: Report) -> None:
                 report.warnings.append(
                     f"{path} is never used: route[{seen[covering]}] comes first and takes all of its mail"
                 )
-        if route.transport == "lmtp":
-            report.warnings.append(f'{path}.transport "lmtp" is not available yet: mail for it waits in the queue')
+        if route.tls == "verify" and (route.next_hop or "").startswith("unix:"):
+            report.problem(f"{path}.tls", '"verify" needs a name, which a UNIX socket does not have: write "none"')
     if report.good("route") and "*" not in seen:
         report.warnings.append(
             'no [[route]] has the domain "*": mail for other domains waits in the queue until there is a '

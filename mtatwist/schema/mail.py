@@ -140,7 +140,7 @@ class Route:
     transport: str = required(
         v.choice("smtp", "lmtp", "maildir"),
         '"smtp" sends to another mail server, "maildir" stores in a directory, "lmtp" hands to a mail '
-        "store (not available yet).",
+        "store, such as Dovecot.",
     )
     next_hop: str = required(
         v.text('"smart.example.net:25"'),
@@ -152,7 +152,7 @@ class Route:
         v.choice("none", "may", "require", "verify"),
         "may",
         '"may" uses TLS when the next hop offers it, "require" insists on it, "verify" insists on a valid '
-        'certificate too, "none" never uses it.',
+        'certificate too, "none" never uses it. Over a UNIX socket, "may" does not use it either.',
     )
     connections: int = key(v.integer(1), 20, "The most connections at the same time to this next hop.")
 

@@ -152,7 +152,10 @@ def parse_next_hop(raw: object, transport: str, data_dir: str) -> str:
         if not text.startswith("unix:/"):
             raise ValueError(f'{quoted(raw)} needs an absolute path, such as "unix:/run/dovecot/lmtp"')
         return text
-    return show_host_port(parse_host_port(text, default_port))
+    host, port = parse_host_port(text, default_port)
+    if transport == "lmtp" and port == 25:
+        raise ValueError(f'{quoted(raw)} is the port of SMTP, where LMTP must not be spoken: write "{host}:24"')
+    return show_host_port((host, port))
 
 
 def parse_route_domain(raw: object) -> str:
