@@ -44,6 +44,22 @@ class Transaction:
     size: int = 0
 
     @property
+    def smtputf8(self) -> bool:
+        """May addresses, replies and header have UTF-8 (RFC 6531)?"""
+        return "SMTPUTF8" in self.parameters
+
+    @property
+    def binary(self) -> bool:
+        """Is the message without lines, and CR and LF two octets like any other (RFC 3030 §3)?"""
+        return self.parameters.get("BODY", "").upper() == "BINARYMIME"
+
+    @property
+    def protocol(self) -> str:
+        """The ``with`` keyword of this message (RFC 6531 §4.3)."""
+        protocol = self.session.protocol
+        return protocol.replace("ESMTP", "UTF8SMTP") if self.parameters and self.smtputf8 else protocol
+
+    @property
     def declared_size(self) -> int:
         """What SIZE= promised (RFC 1870 §6), 0 where it did not."""
         text = self.parameters.get("SIZE", "")

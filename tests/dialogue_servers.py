@@ -192,13 +192,17 @@ class OurServer:
 _RECEIVED = re.compile(rb"Received: (?:.*\r\n[ \t])*.*\r\n")
 
 
+_KEPT = ("body_type", "smtputf8", "ret", "envid", "peer", "helo", "protocol", "user")
+
+
 def _stored(message: Message) -> Stored:
     envelope, body = message.envelope, message.body
     assert body is not None
     field = _RECEIVED.match(body)
     assert field is not None, body[:200]
     assert f"by {HOSTNAME} with {envelope.protocol} id {message.id}" in field[0].decode(), field[0]
-    attributes = {name: str(getattr(envelope, name)) for name in ("body_type", "peer", "helo", "protocol", "user")}
+    attributes = {name: str(getattr(envelope, name)) for name in _KEPT}
+    attributes |= {name: ",".join(getattr(r, name) for r in envelope.recipients) for name in ("notify", "orcpt")}
     paths = [recipient.address for recipient in envelope.recipients]
     return Stored(envelope.reverse_path, paths, body[field.end() :], attributes)
 

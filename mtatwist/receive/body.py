@@ -35,7 +35,7 @@ class Body:
         self._transaction = transaction
         self._writer = writer
         self._limit = message_size
-        self._line_ends = LineEnds(mend_line_ends)
+        self._line_ends = None if transaction.binary else LineEnds(mend_line_ends)
         self._check_header = check_header
         self._head: bytes | None = b""
         self._refusal: Reply | None = None
@@ -45,11 +45,13 @@ class Body:
         """Take a chunk; a Deferred asks to wait with the next one."""
         if self._refusal is TOO_BIG:
             return None
-        data = self._line_ends.feed(data)
+        line_ends = self._line_ends
+        if line_ends is not None:
+            data = line_ends.feed(data)
         self._transaction.size += len(data)
         if self._transaction.size > self._limit:
             self._refuse(TOO_BIG)
-        elif self._line_ends.bad:
+        elif line_ends is not None and line_ends.bad:
             self._refuse(BAD_BYTES)
         elif data and self._refusal is None:
             if self._head is not None:
@@ -63,7 +65,7 @@ class Body:
 
     def finish(self) -> Deferred[Reply]:
         """The end of data has come: fires with the reply it gets."""
-        held = self._line_ends.end()
+        held = self._line_ends.end() if self._line_ends is not None else b""
         if held:
             self.take(held)
         if self._refusal is None and self._head is not None:

@@ -20,6 +20,9 @@ MOST_MESSAGES = 4
 where that ends."""
 
 
+NO_RECIPIENTS = Reply(503, "5.5.1", "No valid recipients")
+
+
 class ContentConnection(Connection):
     """A connection whose input is, at times, message data."""
 
@@ -83,7 +86,10 @@ class ContentConnection(Connection):
         elif self._transaction is None or self._body is not None:
             self._refuse(reply.BAD_SEQUENCE)
         elif not self._transaction.recipients:
-            self._refuse(Reply(503, "5.5.1", "No valid recipients"))
+            self._refuse(NO_RECIPIENTS)
+        elif self._transaction.parameters and self._transaction.binary:
+            # RFC 3030 §3.
+            self._refuse(Reply(503, "5.5.1", "BODY=BINARYMIME needs BDAT"))
         else:
             refusal = self._open()
             if refusal is not None:
@@ -102,7 +108,7 @@ class ContentConnection(Connection):
             if self._transaction is None:
                 refusal = reply.BAD_SEQUENCE
             elif not self._transaction.recipients:
-                refusal = Reply(503, "5.5.1", "No valid recipients")
+                refusal = NO_RECIPIENTS
             else:
                 refusal = self._open()
         self._chunk_left, self._chunk_last, self._chunk_refusal = size, last, refusal

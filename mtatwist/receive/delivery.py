@@ -107,19 +107,25 @@ class Delivery:
         envelope = Envelope(
             str(transaction.reverse_path),
             transaction.recipients,
-            transaction.parameters.get("BODY", "").upper(),
             received_at=at,
             session=session.id,
             peer=session.peer,
             helo=session.helo,
-            protocol=session.protocol,
+            protocol=transaction.protocol,
             tls=session.tls,
             user=session.user,
         )
+        if transaction.parameters:
+            parameters = transaction.parameters
+            envelope.body_type = parameters.get("BODY", "").upper()
+            envelope.smtputf8 = transaction.smtputf8
+            envelope.ret = parameters.get("RET", "").upper()
+            envelope.envid = parameters.get("ENVID", "")
         writer = door.spool.create(envelope)
         recipients = envelope.recipients
         sole = recipients[0].address if len(recipients) == 1 else ""
-        writer.write(received_field(session, by=door.hostname, id=queue_id(writer.number), at=at, sole_recipient=sole))
+        id, protocol = queue_id(writer.number), envelope.protocol
+        writer.write(received_field(session, protocol=protocol, by=door.hostname, id=id, at=at, sole_recipient=sole))
         return Intake(door, transaction, writer)
 
     async def _rcpt_later(self, pending: Any, transaction: Transaction, recipient: Recipient) -> Reply | None:
@@ -137,6 +143,9 @@ class Delivery:
             # Named twice (or as postmaster and by name): one copy is what anyone wants.
             return
         recipient.index = len(transaction.recipients)
+        if recipient.parameters:
+            recipient.notify = recipient.parameters.get("NOTIFY", "").upper()
+            recipient.orcpt = recipient.parameters.get("ORCPT", "")
         transaction.recipients.append(recipient)
 
     # IMessageDelivery: how any other protocol of twisted.mail does.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import idna
 from twisted.cred.credentials import Anonymous
 from twisted.cred.error import LoginFailed, UnhandledCredentials
 from twisted.internet.defer import Deferred
@@ -91,6 +92,9 @@ class ReceiveProtocol(ContentConnection):
             b"PIPELINING": None,
             b"ENHANCEDSTATUSCODES": None,
             b"CHUNKING": None,
+            b"BINARYMIME": None,
+            b"SMTPUTF8": None,
+            b"DSN": None,
         }
         if self.canStartTLS:
             offered[b"STARTTLS"] = None
@@ -135,8 +139,8 @@ class ReceiveProtocol(ContentConnection):
             address, parameters = command.parse_path_command("FROM:", rest)
             if not address.domain and address != NULL:
                 address = address._replace(domain=self._name)
-            self._need_ascii(str(address))
             transaction = Transaction(self.session, address, parameters)
+            self._check_characters(str(address), transaction)
             if self._stream is None or self.deliveryFactory is not None:
                 self._log_in(transaction)
             else:
@@ -195,13 +199,13 @@ class ReceiveProtocol(ContentConnection):
         if address == NULL:
             raise command.CommandError(Reply(501, "5.1.3", "Bad address: a recipient can't be empty"))
         text = str(address)
-        self._need_ascii(text)
-        recipient = Recipient(0, text, address.domain.lower(), parameters=parameters)
+        self._check_characters(text, transaction)
+        recipient = Recipient(0, text, _wire_domain(address.domain), parameters=parameters)
         self._judge(self._stream.rcpt(transaction, recipient), self.answer, reply.RECIPIENT_OK)
 
     @staticmethod
-    def _need_ascii(address: str) -> None:
-        if not address.isascii():
+    def _check_characters(address: str, transaction: Transaction) -> None:
+        if not address.isascii() and not transaction.smtputf8:
             raise command.CommandError(Reply(553, "5.6.7", "Addresses outside ASCII need SMTPUTF8"))
 
     def do_RSET(self, rest: str) -> None:
@@ -272,6 +276,16 @@ class ReceiveProtocol(ContentConnection):
         self.session.helo = ""
         self._helo = (None, self.session.peer.encode())
         self._stream = self.delivery = None
+
+
+def _wire_domain(domain: str) -> str:
+    """As routes and the DNS know it: lower case, A-labels (RFC 5890 §2.3.2.1). Raises CommandError."""
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii").lower()
+    except idna.IDNAError:
+        raise command.CommandError(Reply(501, "5.1.3", "Bad address: not a valid domain")) from None
 
 
 COMMANDS = {

@@ -17,12 +17,14 @@ def literal(address: str) -> str:
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
-def received_field(session: Session, *, by: str, id: str, at: float, sole_recipient: str) -> bytes:
-    """The field, with its line end. ``sole_recipient`` is "" where there are several: naming one would tell the
-    others of a Bcc (RFC 5321 §7.6). The login of an authenticated user is not told."""
+def received_field(session: Session, *, protocol: str, by: str, id: str, at: float, sole_recipient: str) -> bytes:
+    """The field, with its line end. ``protocol`` is the ``with`` keyword (RFC 3848, RFC 6531 §4.3).
+
+    ``sole_recipient`` is "" where there are several: naming one would tell the others of a Bcc (RFC 5321 §7.6). The
+    login of an authenticated user is not told."""
     clause = f"\r\n\tfor <{sole_recipient}>;" if sole_recipient else ";"
     return (
-        f"{_from(session.helo, session.peer, session.tls)}\r\n\tby {by} with {session.protocol}"
+        f"{_from(session.helo, session.peer, session.tls)}\r\n\tby {by} with {protocol}"
         f" id {id}{clause}\r\n\t{_date(int(at))}\r\n"
     ).encode()
 

@@ -97,7 +97,7 @@ class LineEnds:
     def end(self) -> bytes:
         """What was still held."""
         held, self._held = self._held, b""
-        return self._checked(held)
+        return self._checked(held) if held else b""
 
     def _checked(self, data: bytes) -> bytes:
         # One pass in C. No CRLF is cut in two here, so each piece can be judged as the last one.

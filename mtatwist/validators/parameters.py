@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from mtatwist.envelope import Recipient
+from mtatwist.smtp import notify
+from mtatwist.smtp.command import CommandError
 from mtatwist.smtp.reply import SYNTAX, Reply
 from mtatwist.transaction import Transaction
 
-BODY_TYPES = ("7BIT", "8BITMIME")
+BODY_TYPES = ("7BIT", "8BITMIME", "BINARYMIME")
 
 
 class Parameters:
@@ -15,7 +20,7 @@ class Parameters:
     name = "parameters"
 
     def mail(self, transaction: Transaction) -> Reply | None:
-        """SIZE (RFC 1870 §6) and BODY (RFC 6152 §2)."""
+        """SIZE (RFC 1870 §6), BODY (RFC 6152 §2, RFC 3030 §3), SMTPUTF8 (RFC 6531 §3.4), RET, ENVID (RFC 3461 §4)."""
         for key, value in transaction.parameters.items():
             if key == "SIZE":
                 if not (value.isascii() and value.isdecimal() and len(value) <= 20):
@@ -23,13 +28,40 @@ class Parameters:
             elif key == "BODY":
                 if value.upper() not in BODY_TYPES:
                     return SYNTAX
+            elif key == "SMTPUTF8":
+                if value:
+                    return SYNTAX
+            elif key in _MAIL:
+                refusal = _judge(_MAIL[key], value)
+                if refusal is not None:
+                    return refusal
             else:
                 return _unknown("MAIL", key)
         return None
 
     def rcpt(self, transaction: Transaction, recipient: Recipient) -> Reply | None:
-        """RCPT has no parameters as long as we offer no DSN."""
-        return _unknown("RCPT", next(iter(recipient.parameters))) if recipient.parameters else None
+        """NOTIFY and ORCPT (RFC 3461 §4)."""
+        for key, value in recipient.parameters.items():
+            if key == "NOTIFY":
+                refusal = _judge(notify.parse_notify, value)
+            elif key == "ORCPT":
+                refusal = _judge(partial(notify.parse_orcpt, smtputf8=transaction.smtputf8), value)
+            else:
+                refusal = _unknown("RCPT", key)
+            if refusal is not None:
+                return refusal
+        return None
+
+
+_MAIL = {"RET": notify.parse_ret, "ENVID": notify.parse_envid}
+
+
+def _judge(parse: Callable[[str], str], value: str) -> Reply | None:
+    try:
+        parse(value)
+    except CommandError as error:
+        return error.reply
+    return None
 
 
 def _unknown(verb: str, key: str) -> Reply:

@@ -15,7 +15,9 @@ from mtatwist.transaction import Session
 
 def field(sole: str = "", **facts: object) -> str:
     session = Session("0" * 12, "mx", **{"peer": "192.0.2.7", "helo": "client.test", "extended": True, **facts})  # type: ignore[arg-type]
-    return received_field(session, by="mta.test", id="0A", at=1_700_000_000.7, sole_recipient=sole).decode()
+    return received_field(
+        session, protocol=session.protocol, by="mta.test", id="0A", at=1_700_000_000.7, sole_recipient=sole
+    ).decode()
 
 
 def test_the_whole_field() -> None:

@@ -166,14 +166,28 @@ def test_loop(fields: int, expected: Reply | None) -> None:
         ({"SIZE": "-1"}, 501),
         ({"SIZE": "\u0661"}, 501),
         ({"SIZE": "9" * 21}, 501),
-        ({"BODY": "BINARYMIME"}, 501),
-        ({"RET": "FULL"}, 555),
+        ({"BODY": "BINARYMIME"}, None),
+        ({"SMTPUTF8": ""}, None),
+        ({"SMTPUTF8": "x"}, 501),
+        ({"RET": "FULL", "ENVID": "x"}, None),
+        ({"RET": "some"}, 501),
+        ({"AUTH": "<>"}, 555),
     ],
 )
 def test_parameters(parameters: dict[str, str], code: int | None) -> None:
     refusal = Parameters().mail(transaction(**parameters))
     assert (refusal.code if refusal else None) == code
-    recipient = Recipient(0, "a@b", "b", parameters={"NOTIFY": "NEVER"})
-    rcpt = Parameters().rcpt(transaction(), recipient)
-    assert rcpt is not None
-    assert (rcpt.code, rcpt.enhanced) == (555, "5.5.4")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"NOTIFY": "NEVER", "ORCPT": "rfc822;a@b"}, None),
+        ({"NOTIFY": "NEVER,DELAY"}, 501),
+        ({"ORCPT": "a@b"}, 501),
+        ({"RET": "FULL"}, 555),
+    ],
+)
+def test_recipient_parameters(parameters: dict[str, str], code: int | None) -> None:
+    refusal = Parameters().rcpt(transaction(), Recipient(0, "a@b", "b", parameters=parameters))
+    assert (refusal.code if refusal else None) == code
