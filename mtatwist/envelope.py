@@ -63,7 +63,8 @@ Outcome = Delivered | Deferral | Failure
 class Recipient:
     """One forward path of a message and what is known of its delivery. Times are seconds since the epoch.
 
-    ``domain`` is lower case and chooses the route; ``parameters`` are those of RCPT and are not stored.
+    ``domain`` is lower case and chooses the route; ``parameters`` are those of RCPT and are not stored. ``orcpt`` and
+    ``notify`` are as smtp.notify takes them; ``warned``: the sender has been told that this recipient is late.
     """
 
     index: int
@@ -77,6 +78,7 @@ class Recipient:
     last_at: float = 0.0
     orcpt: str = ""
     notify: str = ""
+    warned: bool = False
     parameters: dict[str, str] = field(default_factory=dict)
 
 
@@ -123,7 +125,7 @@ class Message:
 class Settled:
     """The result of an attempt for one recipient, as the spool records it.
 
-    ``next_attempt`` (seconds since the epoch) counts only for DEFERRED.
+    ``next_attempt`` (seconds since the epoch) counts only for DEFERRED. ``warned``: a delay DSN is among the reports.
     """
 
     number: int
@@ -133,3 +135,4 @@ class Settled:
     host: str
     at: float
     next_attempt: float = 0.0
+    warned: bool = False

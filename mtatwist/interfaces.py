@@ -74,15 +74,28 @@ class ISpool(Interface):
     def has_room(size: int) -> bool:
         """Is there room for ``size`` bytes, with enough left to drain the queue?"""
 
-    def claim_due(now: float, limit: int) -> Deferred[list[Message]]:
-        """Claim up to ``limit`` recipients due at ``now``: messages with just these recipients."""
+    def due_domains(now: float, start: str, limit: int) -> Deferred[tuple[list[str], str | None]]:
+        """In order from ``start`` ("": the first), those domains of which something unclaimed is due at ``now``, and
+        where to go on; None: that were all. Bounded by ``limit``, however many domains have something waiting."""
 
-    def next_due() -> Deferred[float | None]:
-        """When the earliest unclaimed recipient is due, in seconds since the epoch."""
+    def claim_due(now: float, shares: Sequence[tuple[str, int]]) -> Deferred[list[Message]]:
+        """Claim what has waited longest, of each of these domains about so many recipients: messages with just these
+        recipients. Those of one message at one domain are claimed together."""
+
+    def claim_late(received_by: float, after: int, unwarned: bool, limit: int) -> Deferred[list[Message]]:
+        """Claim recipients of the oldest messages, due or not: of those with a number above ``after`` and received by
+        then about ``limit``; with ``unwarned`` only those the sender was not told of. In order of number."""
+
+    def next_due(after: float) -> Deferred[float | None]:
+        """When the first unclaimed recipient is due, of those due later than ``after``; seconds since the epoch."""
 
     def settle(results: Sequence[Settled], reports: Sequence[ISpoolWriter]) -> Deferred[list[Message]]:
         """Record results (of claims still ours), drop messages nobody needs, and store finished ``reports``
-        in the same transaction. Fires with the reports' messages, claimed."""
+        in the same transaction. Fires with the reports' messages, claimed.
+
+        After a failure nobody knows whether it took place: it may be repeated with the same reports, and then stores
+        each of them once. Only reports that were prepared can be.
+        """
 
     def release(claims: Sequence[tuple[int, int, float]]) -> Deferred[None]:
         """Give claims (number, index, next attempt) back, uncounted."""
@@ -101,6 +114,10 @@ class ISpoolWriter(Interface):
 
     def commit() -> Deferred[Message]:
         """Make it durable. Fires when it is on stable storage, claimed by us."""
+
+    def prepare() -> Awaitable[object]:
+        """Make durable what can be ahead of the transaction of ISpool.settle(), after the last write. Raises what
+        went wrong, and then the writer is of no use but to be aborted."""
 
     def abort() -> None:
         """Forget it; nothing stays behind."""

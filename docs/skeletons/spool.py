@@ -28,6 +28,10 @@ class NewWriter:
         """Fire when message and envelope are on stable storage, no sooner: the 250 follows. Until then, errback."""
         raise NotImplementedError
 
+    async def prepare(self) -> None:
+        """What settle() needs of a report and can be done before its transaction. After it, settle() may be repeated."""
+        raise NotImplementedError
+
     def abort(self) -> None:
         """The peer went away, or the message was refused. May follow any write; must leave nothing behind."""
         raise NotImplementedError
@@ -45,11 +49,19 @@ class NewSpool:
         """Called for each MAIL, so answer from memory. Say no while there is still room to drain the queue."""
         raise NotImplementedError
 
-    def claim_due(self, now: float, limit: int) -> Deferred[list[Message]]:
+    def due_domains(self, now: float, start: str, limit: int) -> Deferred[tuple[list[str], str | None]]:
+        """How the queue goes round: a domain with many messages is asked about as often as one with a single one."""
+        raise NotImplementedError
+
+    def claim_due(self, now: float, shares: Sequence[tuple[str, int]]) -> Deferred[list[Message]]:
         """Claim, then return. What a crashed process had claimed must come back, without a wait if you can."""
         raise NotImplementedError
 
-    def next_due(self) -> Deferred[float | None]:
+    def claim_late(self, received_by: float, after: int, unwarned: bool, limit: int) -> Deferred[list[Message]]:
+        """The oldest messages come first, due or not: their senders are to be told."""
+        raise NotImplementedError
+
+    def next_due(self, after: float) -> Deferred[float | None]:
         """Its cost must not grow with the queue."""
         raise NotImplementedError
 

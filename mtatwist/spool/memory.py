@@ -24,6 +24,7 @@ class MemoryWriter:
         self._envelope = envelope
         self._parts: list[bytes] = []
         self._aborted = False
+        self._stored: Message | None = None
 
     def write(self, data: bytes) -> None:
         """See ISpoolWriter."""
@@ -33,7 +34,14 @@ class MemoryWriter:
         """See ISpoolWriter."""
         if self._aborted:
             return fail(RuntimeError("aborted"))
-        return succeed(self._spool.keep(self.number, self._envelope, b"".join(self._parts)))
+        if self._stored is None:
+            self._stored = self._spool.keep(self.number, self._envelope, b"".join(self._parts))
+        return succeed(self._stored)
+
+    async def prepare(self) -> None:
+        """See ISpoolWriter."""
+        if self._aborted:
+            raise RuntimeError("aborted")
 
     def abort(self) -> None:
         """See ISpoolWriter."""
@@ -66,18 +74,41 @@ class MemorySpool:
         """See ISpool."""
         return True
 
-    def claim_due(self, now: float, limit: int) -> Deferred[list[Message]]:
+    def due_domains(self, now: float, start: str, limit: int) -> Deferred[tuple[list[str], str | None]]:
         """See ISpool."""
-        due = sorted((r for r in self._unclaimed() if r[1].next_attempt <= now), key=lambda r: r[1].next_attempt)
-        found: dict[int, list[Recipient]] = {}
-        for number, recipient in due[:limit]:
-            self.claims.add((number, recipient.index))
-            found.setdefault(number, []).append(recipient)
-        return succeed([self._copy(number, recipients) for number, recipients in found.items()])
+        waiting = self._unclaimed()
+        visited = sorted({recipient.domain for _, recipient in waiting if recipient.domain >= start})[:limit]
+        ready = {recipient.domain for _, recipient in waiting if recipient.next_attempt <= now}
+        following = visited[-1] + "\0" if len(visited) == limit else None
+        return succeed(([domain for domain in visited if domain in ready], following))
 
-    def next_due(self) -> Deferred[float | None]:
+    def claim_due(self, now: float, shares: Sequence[tuple[str, int]]) -> Deferred[list[Message]]:
         """See ISpool."""
-        return succeed(min((recipient.next_attempt for _, recipient in self._unclaimed()), default=None))
+        ready = sorted((r for r in self._unclaimed() if r[1].next_attempt <= now), key=lambda r: r[1].next_attempt)
+        chosen: set[tuple[int, str]] = set()
+        for domain, share in shares:
+            chosen.update([(number, domain) for number, recipient in ready if recipient.domain == domain][:share])
+        return succeed(self._claim([r for r in ready if (r[0], r[1].domain) in chosen]))
+
+    def claim_late(self, received_by: float, after: int, unwarned: bool, limit: int) -> Deferred[list[Message]]:
+        """See ISpool."""
+        late = sorted(
+            (
+                (number, recipient)
+                for number, recipient in self._unclaimed()
+                if number > after
+                and self.messages[number].envelope.received_at <= received_by
+                and not (unwarned and recipient.warned)
+            ),
+            key=lambda r: r[0],
+        )
+        chosen = {number for number, _ in late[:limit]}
+        return succeed(self._claim([r for r in late if r[0] in chosen]))
+
+    def next_due(self, after: float) -> Deferred[float | None]:
+        """See ISpool."""
+        times = (recipient.next_attempt for _, recipient in self._unclaimed())
+        return succeed(min((due for due in times if due > after), default=None))
 
     def settle(self, results: Sequence[Settled], reports: Sequence[Any]) -> Deferred[list[Message]]:
         """See ISpool."""
@@ -90,6 +121,7 @@ class MemorySpool:
             recipient.state, recipient.next_attempt = result.state, result.next_attempt
             recipient.last_reply, recipient.last_host, recipient.last_at = result.reply, result.host, result.at
             recipient.attempts += 1
+            recipient.warned = recipient.warned or result.warned
             if not any(r.state in OPEN_STATES for r in recipients):
                 del self.messages[result.number]
         stored: list[Message] = []
@@ -122,6 +154,13 @@ class MemorySpool:
             for recipient in message.envelope.recipients
             if recipient.state < 2 and (number, recipient.index) not in self.claims
         ]
+
+    def _claim(self, work: list[tuple[int, Recipient]]) -> list[Message]:
+        found: dict[int, list[Recipient]] = {}
+        for number, recipient in work:
+            self.claims.add((number, recipient.index))
+            found.setdefault(number, []).append(recipient)
+        return [self._copy(number, recipients) for number, recipients in sorted(found.items())]
 
     def _copy(self, number: int, recipients: list[Recipient]) -> Message:
         message = self.messages[number]

@@ -105,13 +105,11 @@ class Tables:
             # After an I/O error nobody knows whether the commit took place; then all of this is done again.
             self.insert(connection, reports, "ON CONFLICT DO NOTHING")
         settled = [result for results, _ in payloads for result in results]
-        rows = [
-            (s.number, s.index, s.state, s.next_attempt, s.reply.code, s.reply.enhanced, s.reply.text, s.host, s.at)
-            for s in settled
-        ]
+        rows = [(s.number, s.index, s.state, s.next_attempt, *s.reply, s.host, s.at, s.warned) for s in settled]
         connection.execute(
             "UPDATE recipient SET state=r.value->>2, attempts=attempts+1, next_attempt=r.value->>3, claimed_by=0,"
-            " code=r.value->>4, enhanced=r.value->>5, text=r.value->>6, host=r.value->>7, at=r.value->>8"
+            " code=r.value->>4, enhanced=r.value->>5, text=r.value->>6, host=r.value->>7, at=r.value->>8,"
+            " warned=max(warned, r.value->>9)"
             " FROM json_each(?) AS r WHERE number=r.value->>0 AND idx=r.value->>1 AND claimed_by=?",
             (_json(rows), self.run),
         )
@@ -146,11 +144,12 @@ class Tables:
         rows: list[Any] = connection.execute(
             "UPDATE recipient SET claimed_by=?1 WHERE (number, idx) IN (SELECT number, idx FROM recipient"
             " WHERE state<2 AND next_attempt<=?2 AND claimed_by<>?1 ORDER BY next_attempt LIMIT ?3) RETURNING"
-            " number,idx,address,domain,orcpt,notify,state,attempts,next_attempt,code,enhanced,text,host,at",
+            " number,idx,address,domain,orcpt,notify,state,attempts,next_attempt,code,enhanced,text,host,at,warned",
             (self.run, now, limit),
         ).fetchall()
         recipients: dict[int, list[Recipient]] = {}
-        for number, index, address, domain, orcpt, notify, state, attempts, due, code, enhanced, text, host, at in rows:
+        for number, index, address, domain, orcpt, notify, state, attempts, due, code, enhanced, text, *last in rows:
+            host, at, warned = last
             recipients.setdefault(number, []).append(
                 Recipient(
                     index,
@@ -164,6 +163,7 @@ class Tables:
                     at,
                     orcpt,
                     notify,
+                    bool(warned),
                 )
             )
         for number, size, *facts in connection.execute(

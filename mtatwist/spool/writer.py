@@ -76,8 +76,13 @@ class SpoolWriter:
         return done.addCallback(lambda _: Message(self.number, self._envelope, self._size, body))
 
     async def prepare(self) -> NewMessage:
-        """The rows of this message, its file (if any) durable: for a transaction that does more than this."""
+        """The rows of this message, its file (if any) durable: for a transaction that does more than this.
+
+        Once it has succeeded it may be asked again.
+        """
         if not self._in_file:
+            if self._trouble is not None:
+                self._trouble.raiseException()
             return self._tables.row(self.number, self._envelope, self._size, b"".join(self._parts))
         await self._finish_file()
         return self._tables.row(self.number, self._envelope, self._size, None)
@@ -99,7 +104,8 @@ class SpoolWriter:
         try:
             await self._writer.submit(self._tables.insert, await self.prepare())
         except apsw.IOError:
-            # The row may yet turn out to be there after a crash: the next start sweeps the file if it is not.
+            # The row may yet turn out to be there after a crash: the file stays until the database has been verified.
+            self._bodies.doubtful.append(self.number)
             raise
         except Exception:
             await self._discard()
@@ -125,6 +131,7 @@ class SpoolWriter:
         self._task = None
         self._trouble = self._trouble or failure
         self._parts.clear()
+        self._writer.doubt(failure.value or RuntimeError())
 
     def _flush_waiting(self, _: None) -> None:
         if self._waiting and self._task is None and self._trouble is None:
@@ -143,7 +150,11 @@ class SpoolWriter:
         if self._trouble is not None:
             self._trouble.raiseException()
         if not self._durable:
-            await self._bodies.run(self._sync, self._parts)
+            try:
+                await self._bodies.run(self._sync, self._parts)
+            except OSError as error:
+                self._writer.doubt(error)
+                raise
             self._parts.clear()
             self._durable = True
 

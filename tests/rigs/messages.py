@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from mtatwist.envelope import Envelope, Message, Recipient, Settled, State
 from mtatwist.smtp.reply import Reply
 
@@ -24,12 +27,20 @@ def envelope(*addresses: str, received_at: float = AT, reverse_path: str = "me@e
     return Envelope(reverse_path, recipients, received_at=received_at)
 
 
-def settled(message: Message, index: int, state: State, next_attempt: float = 0.0) -> Settled:
+def settled(message: Message, index: int, state: State, next_attempt: float = 0.0, *, warned: bool = False) -> Settled:
     """An attempt for one recipient, a second after arrival."""
-    return Settled(message.number, index, state, REPLIES[state], "mx.example.org", AT + 1, next_attempt)
+    return Settled(message.number, index, state, REPLIES[state], "mx.example.org", AT + 1, next_attempt, warned)
 
 
 def body(size: int, seed: int = 0) -> bytes:
     """A message of ``size`` octets that differs at every offset a reader could confuse, and by ``seed``."""
     line = b"".join(b"%08x%08x\r\n" % (seed, at) for at in range(size // 18 + 1))
     return line[:size]
+
+
+def claim(spool: Any, wait: Callable[[Any], Any], now: float = AT, limit: int = 1000) -> list[Message]:
+    """Claim what is due, up to ``limit`` recipients of each domain."""
+    domains, following = wait(spool.due_domains(now, "", 1000))
+    assert following is None
+    claimed: list[Message] = wait(spool.claim_due(now, [(domain, limit) for domain in domains]))
+    return claimed

@@ -42,7 +42,7 @@ class Rig:
 
     def due(self, now: float = AT, limit: int = 100) -> dict[int, list[int]]:
         """Claim what is due: message number to recipients' indexes."""
-        return {message.number: indexes(message) for message in self.wait(self.spool.claim_due(now, limit))}
+        return {message.number: indexes(message) for message in claim(self.spool, self.wait, now, limit)}
 
     def release(self, message: Message, due: float = AT) -> None:
         self.wait(self.spool.release([(message.number, r.index, due) for r in message.envelope.recipients]))
@@ -85,7 +85,7 @@ def test_a_message_comes_back_byte_for_byte(rig: Rig, size: int) -> None:
     message = rig.store(data=data)
     assert message.size == size
     rig.release(message)
-    (claimed,) = rig.wait(rig.spool.claim_due(AT, 10))
+    (claimed,) = claim(rig.spool, rig.wait, AT)
     assert (claimed.number, claimed.size) == (message.number, size)
     assert rig.read(claimed) == rig.read(message) == data
 
@@ -96,7 +96,7 @@ def test_any_part_can_be_read(rig: Rig, size: int, offset: int, count: int) -> N
     data = body(size)
     message = rig.store(data=data)
     rig.release(message)
-    (claimed,) = rig.wait(rig.spool.claim_due(AT, 10))
+    (claimed,) = claim(rig.spool, rig.wait, AT)
     offset %= size
     assert rig.wait(rig.spool.read(claimed, offset, count)) == data[offset : offset + count]
     assert rig.wait(rig.spool.read(claimed, size, 10)) == b""
@@ -109,7 +109,7 @@ def test_everything_the_envelope_says_is_kept(rig: Rig) -> None:
     to.recipients[1].orcpt, to.recipients[1].notify = "rfc822;x@example.net", "FAILURE,DELAY"
     message = rig.store(to)
     rig.release(message)
-    (claimed,) = rig.wait(rig.spool.claim_due(AT, 10))
+    (claimed,) = claim(rig.spool, rig.wait, AT)
     claimed.envelope.recipients.sort(key=lambda r: r.index)
     for recipient in to.recipients:
         recipient.next_attempt = AT
@@ -125,15 +125,15 @@ def test_numbers_are_never_given_twice(rig: Rig) -> None:
 def test_a_new_message_is_claimed_by_who_stored_it(rig: Rig) -> None:
     rig.store()
     assert rig.due() == {}
-    assert rig.wait(rig.spool.next_due()) is None
+    assert rig.wait(rig.spool.next_due(0.0)) is None
 
 
 def test_released_work_is_due_again_and_not_counted(rig: Rig) -> None:
     message = rig.store()
     rig.release(message, AT + 5)
-    assert rig.wait(rig.spool.next_due()) == AT + 5
+    assert rig.wait(rig.spool.next_due(0.0)) == AT + 5
     assert rig.due(AT + 4) == {}
-    (claimed,) = rig.wait(rig.spool.claim_due(AT + 5, 10))
+    (claimed,) = claim(rig.spool, rig.wait, AT + 5)
     assert claimed.envelope.recipients[0].attempts == 0
     assert claimed.envelope.recipients[0].state is State.PENDING
 
@@ -148,9 +148,9 @@ def test_the_earliest_go_first_and_no_more_than_asked_for(rig: Rig) -> None:
     messages = [rig.store() for _ in range(5)]
     for message, due in zip(messages, (50.0, 10.0, 40.0, 20.0, 30.0), strict=True):
         rig.release(message, AT + due)
-    assert rig.wait(rig.spool.next_due()) == AT + 10
+    assert rig.wait(rig.spool.next_due(0.0)) == AT + 10
     assert rig.due(AT + 100, 2) == {messages[1].number: [0], messages[3].number: [0]}
-    assert rig.wait(rig.spool.next_due()) == AT + 30
+    assert rig.wait(rig.spool.next_due(0.0)) == AT + 30
     assert rig.due(AT + 100, 2) == {messages[4].number: [0], messages[2].number: [0]}
 
 
@@ -169,8 +169,8 @@ def test_each_recipient_has_a_state_of_its_own(rig: Rig) -> None:
         settled(message, 1, State.DEFERRED, AT + 60),
         settled(message, 2, State.DEFERRED, AT + 300),
     )
-    assert rig.wait(rig.spool.next_due()) == AT + 60
-    (claimed,) = rig.wait(rig.spool.claim_due(AT + 60, 10))
+    assert rig.wait(rig.spool.next_due(0.0)) == AT + 60
+    (claimed,) = claim(rig.spool, rig.wait, AT + 60)
     (recipient,) = claimed.envelope.recipients
     assert (recipient.index, recipient.address) == (1, "b@example.org")
     assert (recipient.state, recipient.attempts) == (State.DEFERRED, 1)
@@ -198,7 +198,7 @@ def test_a_result_counts_only_for_a_claim_that_is_ours(rig: Rig) -> None:
     assert rig.due() == {message.number: [0]}
     rig.settle(settled(message, 0, State.DEFERRED, AT + 60))
     rig.settle(settled(message, 0, State.FAILED))
-    (claimed,) = rig.wait(rig.spool.claim_due(AT + 60, 10))
+    (claimed,) = claim(rig.spool, rig.wait, AT + 60)
     assert claimed.envelope.recipients[0].attempts == 1
 
 
@@ -206,11 +206,11 @@ def test_only_a_claim_that_is_ours_can_be_released(rig: Rig) -> None:
     message = rig.store()
     rig.settle(settled(message, 0, State.DEFERRED, AT + 60))
     rig.release(message, AT)
-    assert rig.wait(rig.spool.next_due()) == AT + 60
-    (claimed,) = rig.wait(rig.spool.claim_due(AT + 60, 10))
+    assert rig.wait(rig.spool.next_due(0.0)) == AT + 60
+    (claimed,) = claim(rig.spool, rig.wait, AT + 60)
     rig.settle(settled(claimed, 0, State.DELIVERED))
     rig.release(claimed)
-    assert rig.wait(rig.spool.next_due()) is None
+    assert rig.wait(rig.spool.next_due(0.0)) is None
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
@@ -225,6 +225,42 @@ def test_a_report_is_stored_with_the_failure_it_tells_of(rig: Rig, size: int) ->
     assert rig.due() == {}, "the report is claimed by who stored it"
     rig.release(stored)
     assert rig.due() == {stored.number: [0]}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_report_that_was_prepared_can_be_stored_again_and_is_there_once(rig: Rig, size: int) -> None:
+    """As when the disk said no, and yet had done it."""
+    message = rig.store()
+    report = rig.write(rig.spool.create(envelope("me@example.com", reverse_path="")), body(size))
+    rig.wait(Deferred.fromCoroutine(report.prepare()))
+    result = settled(message, 0, State.FAILED)
+    numbers = [stored.number for _ in range(2) for stored in rig.settle(result, reports=[report])]
+    assert numbers == [report.number] * 2
+    rig.release(rig.settle(result, reports=[report])[0])
+    assert rig.due() == {report.number: [0]}
+    assert rig.due() == {}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_an_aborted_message_can_not_be_prepared(rig: Rig, size: int) -> None:
+    writer = rig.write(rig.spool.create(envelope()), body(size))
+    writer.abort()
+    with pytest.raises(RuntimeError):
+        rig.wait(Deferred.fromCoroutine(writer.prepare()))
+
+
+def test_who_was_warned_stays_warned(rig: Rig) -> None:
+    message = rig.store(envelope("a@example.org", "b@example.org"))
+    seen = []
+    for warned in (False, True, False):
+        results = [
+            settled(message, 0, State.DEFERRED, AT, warned=warned),
+            settled(message, 1, State.DEFERRED, AT),
+        ]
+        rig.settle(*results)
+        (message,) = claim(rig.spool, rig.wait, AT)
+        seen.append([r.warned for r in sorted(message.envelope.recipients, key=lambda r: r.index)])
+    assert seen == [[False, False], [True, False], [True, False]]
 
 
 @pytest.mark.parametrize("size", [0, SMALL, LARGE])
@@ -271,4 +307,4 @@ def test_many_at_once(rig: Rig) -> None:
         rig.release(message)
     assert rig.due(AT, 1000) == {message.number: [1] for message in messages}
     rig.settle(*(settled(message, 1, State.FAILED) for message in messages))
-    assert rig.wait(rig.spool.next_due()) is None
+    assert rig.wait(rig.spool.next_due(0.0)) is None
