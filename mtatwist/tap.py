@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 import apsw
-import idna
 from twisted.application.service import MultiService
 from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.cred.portal import Portal
@@ -88,11 +87,7 @@ class Mta(MultiService):
         self._reactor = reactor
         self._twistd = parent or {}
         self.metrics = metrics = Instruments()
-        # On the wire a name is in its ASCII form (RFC 5890 §2.3.2.1).
-        hostname = config.server.hostname
-        if not hostname.isascii():
-            hostname = idna.encode(hostname, uts46=True).decode("ascii")
-        self._hostname = hostname
+        self._hostname = hostname = config.server.hostname
         self.spool = SqliteSpool(
             config.server.data_dir, reactor=reactor, metrics=metrics, minimum_free=config.spool.minimum_free
         )

@@ -52,7 +52,7 @@ MIB = 1024 * 1024
         (names.parse_network, "2001:db8::/32", ipaddress.ip_network("2001:db8::/32")),
         (names.parse_domain, "Example.ORG", "example.org"),
         (names.parse_domain, "localhost", "localhost"),
-        (names.parse_domain, "BÜCHER.example", "bücher.example"),
+        (names.parse_domain, "BÜCHER.example", "xn--bcher-kva.example"),
         (names.parse_domain, "xn--bcher-kva.example", "xn--bcher-kva.example"),
         (names.parse_domain, "a" * 63 + ".example", "a" * 63 + ".example"),
         (names.parse_address, "Root@Example.org", "Root@example.org"),

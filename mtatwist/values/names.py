@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
+
+import idna
 
 from mtatwist.values.base import any_of, quoted, string
 
@@ -20,35 +21,40 @@ _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{1,9}))?")
 
 
 def parse_domain(raw: object) -> str:
-    """Read a domain name of LDH labels or U-labels, and lower-case it."""
+    """Read a domain name of LDH labels or U-labels: lower case, A-labels, as the DNS knows it (RFC 5890 §2.3.2.1)."""
     text = string(raw, "a domain", '"example.org"')
     if text.endswith("."):
         raise ValueError(f"{quoted(raw)} ends with a dot: write {quoted(text.rstrip('.'))}")
-    domain = unicodedata.normalize("NFC", text.lower())
-    labels = domain.split(".")
-    wire = [label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in labels]
-    for label, encoded in zip(labels, wire, strict=True):
+    labels = text.lower().split(".")
+    wire = []
+    for label in labels:
         if not label:
             raise ValueError(f"{quoted(raw)} is not a domain: there is nothing between two dots")
-        if len(encoded) > 63:
-            raise ValueError(f"{quoted(raw)} is not a domain: {quoted(label)} is longer than 63 characters")
-        if not (_LDH_LABEL.fullmatch(label) if label.isascii() else _u_label(label)):
+        encoded = _wire_label(label)
+        if encoded is None:
             raise ValueError(
                 f"{quoted(raw)} is not a domain: {quoted(label)} must be letters, digits and inner hyphens, "
                 'as in "mail-1.example.org"'
             )
-    if len(".".join(wire)) > 253:
+        if len(encoded) > 63:
+            raise ValueError(f"{quoted(raw)} is not a domain: {quoted(label)} is longer than 63 characters")
+        wire.append(encoded)
+    domain = ".".join(wire)
+    if len(domain) > 253:
         raise ValueError(f"{quoted(raw)} is not a domain: it is longer than 253 characters")
     if labels[-1].isdecimal():
         raise ValueError(f"{quoted(raw)} is an address or a number, not a domain: write a name")
     return domain
 
 
-def _u_label(label: str) -> bool:
-    """Tell whether a label outside ASCII has only letters, marks, digits and inner hyphens."""
-    if label.startswith("-") or label.endswith("-"):
-        return False
-    return all(character == "-" or unicodedata.category(character)[0] in "LMN" for character in label)
+def _wire_label(label: str) -> str | None:
+    """The label as it goes over the wire; ``None`` when it is none."""
+    if label.isascii():
+        return label if _LDH_LABEL.fullmatch(label) else None
+    try:
+        return idna.encode(label, uts46=True).decode("ascii")
+    except idna.IDNAError:
+        return None
 
 
 def parse_address(raw: object) -> str:
@@ -125,6 +131,24 @@ def parse_host_port(raw: object, default_port: int) -> tuple[str, int]:
     # Container networks give their services names with underscores.
     parse_domain(host.replace("_", "x"))
     return host.lower(), port
+
+
+def parse_ip_address(raw: object) -> str:
+    """Read an IPv4 or IPv6 address, and return it in its normal form."""
+    text = string(raw, "an IP address", '"192.0.2.25"')
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f'{quoted(raw)} is not an IP address: write one such as "192.0.2.25" or "2001:db8::25"') from None
+
+
+def parse_dns_server(raw: object) -> tuple[str, int]:
+    """Read "address", "address:port" or "[v6]:port"; a name would have to be looked up by the server it names."""
+    address, port = parse_host_port(raw, 53)
+    try:
+        return str(ipaddress.ip_address(address)), port
+    except ValueError:
+        raise ValueError(f'{quoted(raw)} is a name: write an address, such as "127.0.0.1" or "[::1]:5353"') from None
 
 
 def show_host_port(address: tuple[str, int]) -> str:
