@@ -134,7 +134,7 @@ class Peer:
 
     def run(self) -> None:
         """Answer whatever was said, until nothing more is."""
-        while self._input and not self.gone:
+        while (self._input or (self._chunk and not self._chunk[1])) and not self.gone:
             if self._dots is not None:
                 data, self._input = self._input, b""
                 body, rest = self._dots.feed(data)
