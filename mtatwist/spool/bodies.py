@@ -28,6 +28,8 @@ class BodyFiles:
         self.path = path
         self._reactor = reactor
         self._pool = ThreadPool(1, THREADS, name="mtatwist-bodies")
+        #: Messages whose commit failed in the flush: a crash may yet show that their rows are there.
+        self.doubtful: list[int] = []
 
     def start(self) -> None:
         """Make the directory durable, start the threads."""

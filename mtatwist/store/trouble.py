@@ -20,9 +20,15 @@ class StoreBroken(Exception):
     """Nothing was tried: the store is in trouble, and has not been opened and verified again yet."""
 
 
-_CORRUPT = (apsw.CorruptError, apsw.NotADBError)
-_IO = (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, OSError)
+class Damaged(Exception):
+    """The database is not as a server left it; the message says in what."""
+
+
+_CORRUPT = (apsw.CorruptError, apsw.NotADBError, Damaged)
+_IO = (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError)
 _SPACE = (errno.ENOSPC, errno.EDQUOT)
+# Not among them: a file that is not there, and too many open ones. The database has nothing to do with those.
+_BROKEN_DISK = (None, errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EUCLEAN)
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
@@ -31,8 +37,17 @@ def trouble_of(error: BaseException) -> Trouble | None:
         return Trouble.CORRUPT
     if isinstance(error, apsw.FullError):
         return Trouble.FULL
-    if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
-        return Trouble.FULL
-    if isinstance(error, OSError) and error.errno in _SPACE:
-        return Trouble.FULL
-    return Trouble.IO if isinstance(error, _IO) else None
+    if isinstance(error, _IO):
+        # SQLite's shared memory is a file, too.
+        return Trouble.FULL if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE else Trouble.IO
+    if isinstance(error, OSError):
+        return Trouble.FULL if error.errno in _SPACE else Trouble.IO if error.errno in _BROKEN_DISK else None
+    return None
+
+
+def doubtful(error: BaseException) -> bool:
+    """Must one who reads or writes beside the writer, and met ``error``, have the database verified?
+
+    What could not be opened is no reason: a process that has no descriptors left has a good disk all the same.
+    """
+    return trouble_of(error) is not None and not isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
-from mtatwist.store.trouble import StoreBroken, Trouble, trouble_of
+from mtatwist.store.trouble import StoreBroken, Trouble, doubtful, trouble_of
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
@@ -75,7 +75,7 @@ class Writer:
         self._verify = verify
         self._relieve = relieve
         self._on_recovery = recovered
-        self._queue: SimpleQueue[list[_Entry] | _Signal | Exception] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Entry] | _Signal | BaseException] = SimpleQueue()
         self._collected: list[_Entry] = []
         self._connection: apsw.Connection | None = None
         self._anchor: apsw.Connection | None = None
@@ -117,12 +117,19 @@ class Writer:
             self._collected.append((job, payload, done))
         return done
 
-    def doubt(self, error: Exception) -> None:
-        """Somebody who reads the same disk met ``error``: open the database again and verify it, as after our own."""
-        if self._thread is not None and self.trouble is None:
+    def doubt(self, error: BaseException) -> None:
+        """One who uses the same disk met ``error``: open the database again and verify it, as after trouble of our own.
+
+        A file that found no room is only counted: the database may well have some.
+        """
+        if self._thread is None or not doubtful(error):
+            return
+        if trouble_of(error) is Trouble.FULL:
+            self._metrics.spool_trouble_full.value += 1
+            _log.error("spool_trouble", trouble=Trouble.FULL.value, error=str(error), kind=type(error).__name__)
+        elif self.trouble is None:
             self.trouble = trouble_of(error)
-            if self.trouble is not None:
-                self._queue.put(error)
+            self._queue.put(error)
 
     def _hand_over(self) -> None:
         """At the end of the reactor's round: what came in during one round belongs into one group."""
@@ -140,7 +147,7 @@ class Writer:
             while more is not _Signal.STOP:
                 if isinstance(more, list):
                     waiting += more
-                elif isinstance(more, Exception):
+                elif isinstance(more, BaseException):
                     self._stumble(more)
                 else:
                     self._open_again()
@@ -197,7 +204,7 @@ class Writer:
             raise
         return results
 
-    def _stumble(self, error: Exception) -> None:
+    def _stumble(self, error: BaseException) -> None:
         """Trouble: close the database, make room, and have it told before anybody is answered."""
         connection, self._connection = self._connection, None
         _close(connection)
@@ -224,7 +231,7 @@ class Writer:
 
     # In the reactor's thread.
 
-    def _in_trouble(self, error: Exception) -> None:
+    def _in_trouble(self, error: BaseException) -> None:
         now, metrics = self._reactor.seconds(), self._metrics
         self.trouble = trouble_of(error) or Trouble.IO
         if self._since is None:

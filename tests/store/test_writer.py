@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -311,8 +312,16 @@ def test_a_relief_that_fails_stops_nothing(rig: Rig, monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_reader_met_makes_the_writer_look(rig: Rig) -> None:
-    rig.writer.doubt(ValueError("no trouble of the disk's"))
-    assert rig.writer.trouble is None
+    for harmless in (
+        ValueError("no trouble of the disk's"),
+        apsw.CantOpenError("unable to open database file"),
+        OSError(errno.EMFILE, "Too many open files"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ):
+        rig.writer.doubt(harmless)
+        assert rig.writer.trouble is None
+    assert rig.metrics.spool_trouble_full.value == 1
     rig.writer.doubt(OSError(5, "Input/output error"))
     rig.writer.doubt(OSError(5, "Input/output error"))
     assert rig.writer.trouble is Trouble.IO, "from this moment on"

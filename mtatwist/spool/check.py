@@ -1,0 +1,71 @@
+"""Whether a spool is as a server left it: a short look at each start, and what to do about damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from mtatwist.spool import schema
+from mtatwist.store.trouble import Damaged
+
+GLANCE_SECONDS = 0.5
+"""How long a start looks for damage. A small spool is seen whole in that time; ``mtactl spool verify`` reads any to
+its end."""
+
+RECOVERED = "spool.sqlite.recovered"
+"""A new database, on its way to the old one's place: see spool.recover."""
+
+_STEPS = 1000
+"""Steps of SQLite's between two looks at the clock."""
+
+_WAL_HEADER = 32
+
+
+def files(data_dir: Path) -> None:
+    """Refuse to begin with an empty database where there was another one. Raises Damaged, OSError.
+
+    SQLite would delete the log of a database that is missing or empty.
+    """
+    database = data_dir / "spool.sqlite"
+    if (data_dir / RECOVERED).exists():
+        raise Damaged(f"a recovery was not finished: {RECOVERED} is still there")
+    if database.exists() and database.stat().st_size:
+        return
+    log = data_dir / "spool.sqlite-wal"
+    if log.exists() and log.stat().st_size > _WAL_HEADER:
+        raise Damaged("spool.sqlite is missing or empty, though its log spool.sqlite-wal holds something")
+    bodies = data_dir / "bodies"
+    if bodies.is_dir() and any(bodies.iterdir()):
+        raise Damaged("spool.sqlite is missing or empty, though there are messages in bodies/")
+
+
+def glance(connection: apsw.Connection, seconds: Callable[[], float], limit: float = GLANCE_SECONDS) -> None:
+    """Look for damage until ``limit`` is over; ``seconds`` is a monotonic clock. Raises Damaged, apsw.Error."""
+    deadline = seconds() + limit
+    connection.set_progress_handler(lambda: seconds() > deadline, _STEPS)
+    try:
+        said = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
+    except apsw.InterruptError:
+        return
+    finally:
+        connection.set_progress_handler(None)
+    if said != "ok":
+        raise Damaged(" ".join(str(said).split()))
+
+
+def layout(connection: apsw.Connection) -> None:
+    """All tables and indexes are there. Raises Damaged, apsw.Error."""
+    with_all = apsw.Connection(":memory:")
+    try:
+        schema.migrate(with_all)
+        missing = _names(with_all) - _names(connection)
+    finally:
+        with_all.close()
+    if missing:
+        raise Damaged(f"the database lacks {', '.join(sorted(missing))}")
+
+
+def _names(connection: apsw.Connection) -> set[str]:
+    return {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
