@@ -16,6 +16,11 @@ from twisted.python.failure import Failure
 from mtatwist.receive.factory import ReceiveFactory
 
 
+BACKLOG = 1024
+"""Connections that the kernel keeps for us until we accept them. Of a crowd larger than that it may forget some, who
+then wait in vain for their greeting; Twisted's own default is 50."""
+
+
 class Listener(Service):
     """One [[listen]]: bound while the process may still bind low ports, accepting until the server stops."""
 
@@ -79,7 +84,7 @@ class Listener(Service):
 
     def _bind(self) -> None:
         try:
-            binding = serverFromString(self._reactor, self._endpoint).listen(self._factory)
+            binding = serverFromString(self._reactor, _with_backlog(self._endpoint)).listen(self._factory)
         except (ValueError, TypeError, KeyError) as error:
             self._fail(os.EX_CONFIG, f"listen.endpoint {self._endpoint!r}: {error}")
         self._binding = binding
@@ -101,3 +106,10 @@ class Listener(Service):
         self._refusal = f"listen.endpoint {self._endpoint!r} can't be bound: {why}"
         if self._is_late and self.running:
             self._lost(os.EX_OSERR, self._refusal)
+
+
+def _with_backlog(endpoint: str) -> str:
+    """The endpoint string, with our backlog unless it names one."""
+    if endpoint.partition(":")[0] in ("tcp", "tcp6") and ":backlog=" not in endpoint:
+        return f"{endpoint}:backlog={BACKLOG}"
+    return endpoint

@@ -140,6 +140,14 @@ class Child:
                 return value.strip()
         raise KeyError(field)
 
+    def descriptors(self) -> int:
+        """How many file descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory(self) -> int:
+        """The memory it has resident now, in bytes."""
+        return int(self.status("VmRSS").split()[0]) * 1024
+
     def peak_memory(self) -> int:
         """The most memory it ever had resident, in bytes."""
         return int(self.status("VmHWM").split()[0]) * 1024
