@@ -23,6 +23,15 @@ _STEPS = 1000
 _WAL_HEADER = 32
 
 
+def damage_notice(data_dir: str, error: Damaged) -> str:
+    """What is wrong with the spool, and what to do about it, for the one who runs the server."""
+    return (
+        f"server.data_dir {data_dir}: the spool is damaged: {error}; leave the directory as it is, and run"
+        f' "mtactl spool verify --data-dir {data_dir}" to see all that is wrong, "mtactl spool export" to save what'
+        ' can be read, and "mtactl spool recover" to make a new database of it'
+    )
+
+
 def files(data_dir: Path) -> None:
     """Refuse to begin with an empty database where there was another one. Raises Damaged, OSError.
 
