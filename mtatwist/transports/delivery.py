@@ -100,9 +100,7 @@ class SmtpDelivery:
             if self._used and not attempt.answered and self._wire.left:
                 raise Stale from None
             if attempt.uncertain and attempt.open:
-                # It may have been taken: twice is better than never (RFC 5321 §4.5.3.2.6, RFC 1047).
-                self._metrics.uncertain.value += 1
-                _log.warn("delivery_uncertain", id=message.id, host=host, why=str(broken))
+                self._may_be_taken(message, str(broken))
             attempt.all_open(Reply(451, "4.4.2", str(broken)))
         self._used = True
         return attempt.outcomes()
@@ -206,6 +204,8 @@ class SmtpDelivery:
                 reply = await wire.reply(timeouts.data_done)
                 attempt.settle(group, reply)
                 if wire.leaving:
+                    # It should mean that the message was not taken; servers that are stopped say it too late.
+                    self._may_be_taken(message, str(reply))
                     attempt.all_open(reply)
                     return
         if 300 <= reply.code < 400:
@@ -229,6 +229,11 @@ class SmtpDelivery:
             if body.at_end or self._wire.refused:
                 return
             data = b""
+
+    def _may_be_taken(self, message: Message, why: str) -> None:
+        """It is sent again all the same: twice is better than never (RFC 5321 §4.5.3.2.6, RFC 1047)."""
+        self._metrics.uncertain.value += 1
+        _log.warn("delivery_uncertain", id=message.id, host=self._session.target.host, why=why)
 
     async def _reset(self) -> None:
         """End a transaction that got no message; a server that can't do even that gets no other."""
