@@ -30,10 +30,12 @@ from mtatwist.relay.manager import RelayManager
 from mtatwist.relay.retry import Schedule
 from mtatwist.relay.route import Route
 from mtatwist.smtp.address import DomainSet
+from mtatwist.spool.check import damage_notice
 from mtatwist.spool.schema import SchemaTooNew
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.datadir import DataDirError
 from mtatwist.store.queue_time import QueueTime
+from mtatwist.store.trouble import Damaged
 from mtatwist.tls.policy import CertificateError, ServerContext, client_context
 from mtatwist.transports import REGISTRY as TRANSPORTS
 from mtatwist.transports.smtp import ClientTimeouts
@@ -89,7 +91,11 @@ class Mta(MultiService):
         self.metrics = metrics = Instruments()
         self._hostname = hostname = config.server.hostname
         self.spool = SqliteSpool(
-            config.server.data_dir, reactor=reactor, metrics=metrics, minimum_free=config.spool.minimum_free
+            config.server.data_dir,
+            reactor=reactor,
+            metrics=metrics,
+            minimum_free=config.spool.minimum_free,
+            ballast=config.spool.ballast,
         )
         self.queue_time = QueueTime(wall=time.time, clock=reactor, keep=self.spool.keep_ahead, metrics=metrics)
         self._schedule = Schedule(config.relay.retry, config.relay.max_age)
@@ -196,6 +202,8 @@ class Mta(MultiService):
             self._fail(os.EX_CANTCREAT, str(error))
         except SchemaTooNew as error:
             self._fail(os.EX_CONFIG, f"server.data_dir {self._config.server.data_dir}: {error}")
+        except Damaged as error:
+            self._fail(os.EX_IOERR, damage_notice(self._config.server.data_dir, error))
         except (apsw.Error, OSError) as error:
             self._fail(
                 os.EX_IOERR,

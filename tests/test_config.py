@@ -99,6 +99,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "log.format": ('"json"', "json"),
     "validators.order": ('["relay", "size"]', ("relay", "size")),
     "spool.minimum_free": ('"1GiB"', 1024**3),
+    "spool.ballast": ('"0"', 0),
 }
 # What has to stand beside a key for the file to be right.
 NEEDED = {

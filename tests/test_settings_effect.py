@@ -272,6 +272,7 @@ EFFECTS: dict[str, Effect | str] = {
         reply(BIG), {'["relay"]': 250, '["size", "relay"]': 552}, {"limits.message_size": '"1MiB"'}
     ),
     "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
+    "spool.ballast": "tests/integration/test_disk_faults.py::test_a_full_disk_drains_on_its_ballast",
     "log.format": Effect(log_line, {'"json"': True, '"text"': False}),
 }
 WITH_EFFECT = {entry.path for entry in describe.select("") if describe.as_object(entry)["effect"]}

@@ -251,6 +251,13 @@ class Spool:
         "100MiB",
         'Mail is refused with 452 while the disk of "server.data_dir" has less room than this.',
     )
+    ballast: int = key(
+        v.SIZE_OR_ZERO,
+        "32MiB",
+        "The size of a file that only takes room. It is deleted when the disk is full all the same, so that the queue "
+        "can drain, and made again when there is room for it and for new mail; until then mail is refused with 452. "
+        '"0" for no such file.',
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

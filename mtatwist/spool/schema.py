@@ -46,9 +46,13 @@ class SchemaTooNew(Exception):
     """A newer mtatwist wrote this database; the message names both versions."""
 
 
-def connect(path: str | os.PathLike[str]) -> apsw.Connection:
-    """A connection that may write, with the durability that a 250 promises. Raises apsw.Error."""
-    connection = apsw.Connection(os.fspath(path))
+def connect(path: str | os.PathLike[str], *, create: bool = True) -> apsw.Connection:
+    """A connection that may write, with the durability that a 250 promises. Raises apsw.Error.
+
+    ``create``: may a new database be made where there is none?
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = apsw.Connection(os.fspath(path), flags=flags)
     connection.set_busy_timeout(5000)
     connection.execute("PRAGMA page_size=4096")
     connection.execute("PRAGMA auto_vacuum=NONE")
@@ -68,14 +72,17 @@ WAL_LIMIT = 32 * 1024 * 1024
 """Octets the WAL file keeps after a checkpoint."""
 
 
-def migrate(connection: apsw.Connection) -> None:
-    """Bring the database to VERSION, in one transaction a step. Raises SchemaTooNew, apsw.Error."""
+def migrate(connection: apsw.Connection, to: int | None = None) -> None:
+    """Bring the database to VERSION, in one transaction a step. Raises SchemaTooNew, apsw.Error.
+
+    ``to``: an older version, to make a database as one was.
+    """
     (version,) = next(connection.execute("PRAGMA user_version"))
     if version > VERSION:
         raise SchemaTooNew(
             f"the spool has schema version {version}, this mtatwist knows {VERSION}: run the newer mtatwist again"
         )
-    while version < VERSION:
+    while version < (VERSION if to is None else to):
         with connection:
             connection.execute(_MIGRATIONS[version])
             version += 1

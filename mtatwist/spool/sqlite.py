@@ -5,6 +5,7 @@ The order of steps, and what a crash at each leaves behind, stands in docs/spool
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +18,15 @@ from zope.interface import implementer
 
 from mtatwist.envelope import Envelope, Message, Settled
 from mtatwist.interfaces import ISpool
-from mtatwist.spool import schema, times
+from mtatwist.spool import check, schema, times
+from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.bodies import BodyFiles
+from mtatwist.spool.room import Room
 from mtatwist.spool.tables import Tables
 from mtatwist.spool.writer import SpoolWriter
 from mtatwist.store.datadir import DataDir
 from mtatwist.store.queue_time import KeptTime
+from mtatwist.store.trouble import Damaged, Trouble, doubtful, trouble_of
 from mtatwist.store.writer import IWriterReactor, Writer
 
 if TYPE_CHECKING:
@@ -36,9 +40,6 @@ T = TypeVar("T")
 COUNTER_BITS = 40
 """A queue number is the run's number and, below it, this many bits that count within the run."""
 
-ROOM_CHECK = 0.5
-"""Seconds between two looks at the file system's free space."""
-
 
 @implementer(ISpool)
 class SqliteSpool:
@@ -51,47 +52,74 @@ class SqliteSpool:
         reactor: IWriterReactor,
         metrics: Instruments,
         minimum_free: int = 0,
+        ballast: int = 0,
     ) -> None:
-        """``minimum_free``: octets of disk space below which has_room() says no."""
+        """``minimum_free``: octets of disk space below which has_room() says no; ``ballast``: octets of it that are
+        kept for draining the queue when the disk is full all the same."""
         self._directory = DataDir(data_dir)
         self._database = Path(data_dir) / "spool.sqlite"
         self._reactor = reactor
-        self._minimum_free = minimum_free
-        self._writer = Writer(lambda: schema.connect(self._database), reactor=reactor, metrics=metrics)
+        self._ballast = Ballast(Path(data_dir) / "ballast", ballast, metrics)
+        self._writer = Writer(
+            self._connect,
+            reactor=reactor,
+            metrics=metrics,
+            verify=self._verify,
+            relieve=self._relieve,
+            recovered=self._recovered,
+        )
         self._bodies = BodyFiles(Path(data_dir) / "bodies", reactor)
+        self._room = Room(
+            Path(data_dir),
+            clock=reactor,
+            minimum_free=minimum_free,
+            ballast=self._ballast,
+            in_thread=self._bodies.run,
+        )
         self._tables = Tables(self._bodies)
         self._readers: list[apsw.Connection] = []
         self._next = 0
-        self._free = 0
-        self._free_at = -ROOM_CHECK
+        self._identity: tuple[int, int] | None = None
         self.kept_time = KeptTime()
 
     def start(self) -> None:
         """Take the lock, open and migrate the database, begin a run.
 
-        Raises DataDirError, SchemaTooNew, apsw.Error, OSError.
+        Raises DataDirError, SchemaTooNew, Damaged, apsw.Error, OSError.
         """
         self._directory.acquire()
         try:
-            connection = schema.connect(self._database)
-            schema.migrate(connection)
-            with connection:
-                run: Any
-                ((run,),) = connection.execute(
-                    "INSERT INTO run SELECT coalesce(max(number), 0) + 1 FROM run RETURNING number"
-                ).fetchall()
-                connection.execute("DELETE FROM run WHERE number < ?", (run,))
-            self.kept_time = times.read(connection)
-            connection.close()
+            run = self._begin()
             self._tables.run = run
             self._next = run << COUNTER_BITS
             self._bodies.start()
+            self._room.start()
             self._writer.start()
-        except BaseException:
+        except BaseException as error:
             self._directory.release()
+            if trouble_of(error) is Trouble.CORRUPT:
+                raise Damaged(str(error)) from error
             raise
         # What a crash left of messages that were never acknowledged, or that had already been dropped.
         self._bodies.run(self._sweep, self._next).addErrback(lambda failure: _log.failure("sweep_failed", failure))
+
+    def _begin(self) -> int:
+        """Open, check and migrate the database; gives the number of this run."""
+        check.files(self._directory.path)
+        with contextlib.closing(schema.connect(self._database)) as connection:
+            # A damaged database keeps its log.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            check.glance(connection, self._reactor.seconds)
+            schema.migrate(connection)
+            check.layout(connection)
+            with connection:
+                rows: Any = connection.execute(
+                    "INSERT INTO run SELECT coalesce(max(number), 0) + 1 FROM run RETURNING number"
+                ).fetchall()
+                run: int = rows[0][0]
+                connection.execute("DELETE FROM run WHERE number < ?", (run,))
+            self.kept_time = times.read(connection)
+            return run
 
     def stop(self) -> None:
         """Commit what waits, close everything, let go of the lock."""
@@ -108,18 +136,8 @@ class SqliteSpool:
         return SpoolWriter(self._next, envelope, writer=self._writer, tables=self._tables, bodies=self._bodies)
 
     def has_room(self, size: int) -> bool:
-        """Room for twice ``size`` and a full WAL, with minimum_free to spare (looked up at most twice a second)."""
-        now = self._reactor.seconds()
-        if now - self._free_at >= ROOM_CHECK:
-            self._free_at = now
-            try:
-                status = os.statvfs(self._directory.path)
-            except OSError as error:
-                _log.error("disk_unreadable", error=str(error))
-                self._free = 0
-            else:
-                self._free = status.f_bavail * status.f_frsize if status.f_favail or not status.f_files else 0
-        return self._free >= max(self._minimum_free, 2 * size + schema.WAL_LIMIT)
+        """Room for twice ``size`` and a full WAL, with minimum_free to spare; none while the spool is in trouble."""
+        return self._writer.trouble is None and self._room.enough_for(size)
 
     def claim_due(self, now: float, limit: int) -> Deferred[list[Message]]:
         """See ISpool."""
@@ -165,14 +183,57 @@ class SqliteSpool:
             connection = apsw.Connection(os.fspath(self._database), flags=apsw.SQLITE_OPEN_READONLY)
             connection.set_busy_timeout(5000)
         try:
-            return function(connection, *arguments)
-        finally:
-            self._readers.append(connection)
+            result = function(connection, *arguments)
+        except Exception as error:
+            if doubtful(error):
+                with contextlib.suppress(apsw.Error):
+                    connection.close()
+                self._reactor.callFromThread(self._writer.doubt, error)
+            else:
+                self._readers.append(connection)
+            raise
+        self._readers.append(connection)
+        return result
+
+    def _connect(self) -> apsw.Connection:
+        """A connection for the writer. Raises Damaged, OSError, apsw.Error."""
+        status = os.stat(self._database)
+        identity = status.st_dev, status.st_ino
+        if self._identity not in (None, identity):
+            # SQLite would read the log of ours into it.
+            raise Damaged("another database has taken the place of ours")
+        self._identity = identity
+        return schema.connect(self._database, create=False)
+
+    def _verify(self, connection: apsw.Connection) -> None:
+        """In the writer's thread: is this the database of this run, whole as far as one sees, and can it be written?"""
+        check.glance(connection, self._reactor.seconds)
+        if connection.execute("SELECT number FROM run").fetchall() != [(self._tables.run,)]:
+            raise Damaged("another server has begun a run")
+        connection.execute("UPDATE run SET number=number")
+
+    def _relieve(self, trouble: Trouble) -> None:
+        """In the writer's thread."""
+        if trouble is Trouble.FULL:
+            self._ballast.give_back()
+
+    def _recovered(self) -> None:
+        """What a commit in doubt might have needed is now known to be needed no more."""
+        numbers, self._bodies.doubtful = self._bodies.doubtful, []
+        if numbers:
+            self._bodies.run(self._remove_orphans, numbers).addErrback(
+                lambda failure: _log.failure("remove_failed", failure)
+            )
 
     def _sweep(self, below: int) -> None:
         """In a thread: delete body files of earlier runs that no row names."""
         files = [number for number in self._bodies.numbers() if number < below]
-        orphans = self._read(self._tables.orphans, files)
-        self._bodies.remove(orphans)
+        orphans = self._remove_orphans(files)
         if orphans:
             _log.info("orphans_swept", count=len(orphans))
+
+    def _remove_orphans(self, numbers: list[int]) -> list[int]:
+        """In a thread: delete those of these files that no row names."""
+        orphans = self._read(self._tables.orphans, numbers)
+        self._bodies.remove(orphans)
+        return orphans

@@ -104,14 +104,12 @@ _DURATION_DOC = (
 BOOLEAN = plain("boolean", "true", parse_boolean)
 DURATION = plain("duration", '"5m"', parse_duration, show_duration, _DURATION_DOC)
 DURATION_OR_ZERO = plain("duration", '"5m"', lambda raw: parse_duration(raw, zero=True), show_duration, _DURATION_DOC)
-SIZE = plain(
-    "size",
-    '"25MiB"',
-    parse_size,
-    show_size,
+_SIZE_DOC = (
     'A number of bytes, alone or with a unit: "KiB", "MiB", "GiB" and "TiB" count in 1024, "kB", "MB", '
-    '"GB" and "TB" in 1000.',
+    '"GB" and "TB" in 1000.'
 )
+SIZE = plain("size", '"25MiB"', parse_size, show_size, _SIZE_DOC)
+SIZE_OR_ZERO = plain("size", '"25MiB"', lambda raw: parse_size(raw, zero=True), show_size, _SIZE_DOC)
 RETRY = plain(
     "retry schedule",
     '"1m, 5m, 15m, 1h*4, 4h*12"',

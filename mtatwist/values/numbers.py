@@ -87,8 +87,8 @@ def show_duration(seconds: float) -> str:
     return f"{seconds * 1000:.12g}ms" if seconds else "0s"
 
 
-def parse_size(raw: object) -> int:
-    """Read "25MiB", "25MB", "1024" or 1024 as bytes."""
+def parse_size(raw: object, *, zero: bool = False) -> int:
+    """Read "25MiB", "25MB", "1024" or 1024 as bytes; ``zero`` allows "0"."""
     units = "KiB, MiB, GiB (1024), kB, MB, GB (1000)"
     if isinstance(raw, int) and not isinstance(raw, bool):
         size = raw
@@ -104,7 +104,7 @@ def parse_size(raw: object) -> int:
             cure = f'"{match[1]}{unit.upper()}iB"' if unit + "ib" in BYTES else f"one of {units}"
             raise ValueError(f"{quoted(raw)} has the unknown unit {quoted(match[2])}: write {cure}")
         size = int(Fraction(match[1]) * BYTES[unit])
-    if size <= 0:
+    if size < 0 or (size == 0 and not zero):
         raise ValueError(f"must be above zero, not {quoted(raw)}")
     if size > LARGEST:
         raise ValueError(f"is too large: at most {LARGEST} bytes")
@@ -114,7 +114,7 @@ def parse_size(raw: object) -> int:
 def show_size(size: int) -> str | int:
     """Write bytes in the largest binary unit that divides them, or as a plain number."""
     for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if size % factor == 0:
+        if size and size % factor == 0:
             return f"{size // factor}{unit}"
     return size
 

@@ -15,6 +15,7 @@ from mtatwist.spool import schema
 from mtatwist.spool.schema import SchemaTooNew
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.datadir import DataDir
+from mtatwist.store.trouble import Damaged
 
 
 def make(data_dir: Path) -> tuple[SqliteSpool, Pump]:
@@ -104,6 +105,6 @@ def test_what_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> Non
     data_dir.mkdir()
     (data_dir / "spool.sqlite").write_bytes(body(10_000))
     spool, _ = make(data_dir)
-    with pytest.raises(apsw.NotADBError):
+    with pytest.raises(Damaged, match="not a database"):
         spool.start()
     assert (data_dir / "spool.sqlite").read_bytes() == body(10_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -15,26 +16,33 @@ import pytest
 from rigs.messages import AT, body, envelope, settled
 from rigs.processes import need_root
 from rigs.pump import Pump
+from rigs.stable_storage import Watch
 from twisted.python.failure import Failure
 
 from mtatwist.envelope import Message, State
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.smtp.reply import Reply
+from mtatwist.spool.room import ROOM_CHECK
 from mtatwist.spool.schema import WAL_LIMIT
-from mtatwist.spool.sqlite import ROOM_CHECK, SqliteSpool
+from mtatwist.spool.sqlite import SqliteSpool
+from mtatwist.store.trouble import Trouble
+from mtatwist.store.writer import RETRY_SECONDS
 
 SMALL, LARGE = 20_000, 3_000_000
 
 
 class Rig:
-    def __init__(self, data_dir: Path, minimum_free: int = 0) -> None:
+    def __init__(self, data_dir: Path, minimum_free: int = 0, ballast: int = 0) -> None:
         self.data_dir = data_dir
         self.pump = Pump()
+        self.pump.now = 1000.0
+        self.metrics = Instruments()
         self.spool = SqliteSpool(
             data_dir,
             reactor=self.pump,  # type: ignore[arg-type]
-            metrics=Instruments(),
+            metrics=self.metrics,
             minimum_free=minimum_free,
+            ballast=ballast,
         )
         self.spool.start()
 
@@ -50,6 +58,17 @@ class Rig:
         if isinstance(outcome, Failure):
             writer.abort()
         return outcome
+
+    def recover(self) -> None:
+        """The writer opens the database again, and finds it good."""
+        self.pump.advance(RETRY_SECONDS)
+        self.pump.until(lambda: self.spool._writer.trouble is None)
+
+    def found(self) -> list[Message]:
+        """What the database holds."""
+        with contextlib.closing(apsw.Connection(str(self.data_dir / "spool.sqlite"))) as database:
+            rows = database.execute("SELECT number, size FROM message").fetchall()
+        return [Message(number, envelope(), size) for number, size in rows]
 
     def fill(self, size: int) -> list[Message]:
         """Store messages until there is no room."""
@@ -92,15 +111,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_loses_nothing_and_passes(small_disk: Path) -> None:
     rig = Rig(small_disk / "data")
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(1 << 20))
+    in_the_way = small_disk / "in the way"
+    in_the_way.write_bytes(bytes(1 << 20))
     try:
         assert not rig.spool.has_room(0), "452 long before"
         stored = [*rig.fill(LARGE), *rig.fill(SMALL)]
         assert len(stored) > 10
         rig.check(stored)
         assert isinstance(rig.store(SMALL), Failure)
-        ballast.unlink()
+        in_the_way.unlink()
+        rig.recover()
         # Delivering needs a little room to write that down, and then makes room.
         rig.deliver(stored)
         stored = [one for one in (rig.store(SMALL) for _ in range(3)) if isinstance(one, Message)]
@@ -112,7 +132,8 @@ def test_a_full_disk_loses_nothing_and_passes(small_disk: Path) -> None:
     finally:
         rig.spool.stop()
     again = Rig(small_disk / "data")
-    again.check(again.pump.wait(again.spool.claim_due(AT, 100)))
+    assert {message.number for message in again.found()} == {message.number for message in stored}
+    again.check(again.found())
     again.spool.stop()
 
 
@@ -126,13 +147,179 @@ def test_a_file_size_limit_loses_nothing_and_passes(rig: Rig, chunk: int) -> Non
     try:
         assert isinstance(rig.store(LARGE, chunk), Failure)
         stored += rig.fill(SMALL)
+        assert rig.metrics.spool_trouble_io.value == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    rig.recover()
     for size in (SMALL, LARGE):
         message = rig.store(size)
         assert isinstance(message, Message)
         stored.append(message)
     rig.check(stored)
+
+
+def test_the_ballast_lets_a_full_disk_drain(small_disk: Path) -> None:
+    """What fills the disk stays: there is only the room that was kept."""
+    rig = Rig(small_disk / "data", ballast=1 << 20)
+    ballast = rig.data_dir / "ballast"
+    try:
+        # Too small a disk to be filled by new mail alone: has_room() would have said no long before.
+        rig.spool._room._ballast.make()
+        assert ballast.stat().st_blocks * 512 >= 1 << 20
+        stored = rig.fill(SMALL)
+        assert len(stored) > 100
+        assert rig.metrics.spool_trouble_full.value == 1
+        assert not ballast.exists(), "given back"
+        assert not rig.spool.has_room(0)
+        rig.recover()
+        assert not rig.spool.has_room(0), "what there is is for the queue"
+        rig.deliver(stored)
+        assert rig.found() == []
+        assert rig.metrics.ballast_given_back.value == 1
+    finally:
+        rig.spool.stop()
+
+
+def test_the_ballast_is_made_again_when_there_is_room_for_it_and_new_mail(
+    tmp_path: Path, disk: SimpleNamespace
+) -> None:
+    size = 1 << 20
+    rig = Rig(tmp_path / "data", ballast=size)
+    ballast = rig.data_dir / "ballast"
+    try:
+        disk.f_bavail = (WAL_LIMIT + size) // 4096 - 1
+        rig.pump.now += ROOM_CHECK
+        assert not rig.spool.has_room(0)
+        assert not ballast.exists()
+        disk.f_bavail += 1
+        rig.pump.now += ROOM_CHECK
+        assert rig.spool.has_room(0)
+        rig.pump.until(lambda: ballast.exists() and not rig.spool._room._making)
+        assert ballast.stat().st_size == size
+        disk.f_bavail -= size // 4096
+        assert rig.spool.has_room(0), "it is in its place"
+    finally:
+        rig.spool.stop()
+
+
+def test_a_ballast_that_can_not_be_made_is_tried_again(
+    tmp_path: Path, disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path / "data", ballast=4096)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    try:
+        disk.f_bavail = 1 << 20
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", fail)
+            rig.pump.now += ROOM_CHECK
+            assert rig.spool.has_room(0)
+            rig.pump.until(lambda: not rig.spool._room._making)
+            assert not (rig.data_dir / "ballast").exists()
+        rig.pump.now += ROOM_CHECK
+        assert rig.spool.has_room(0)
+        rig.pump.until(lambda: (rig.data_dir / "ballast").exists() and not rig.spool._room._making)
+    finally:
+        rig.spool.stop()
+
+
+def test_a_smaller_or_no_ballast_leaves_none_of_the_larger(tmp_path: Path) -> None:
+    ballast = tmp_path / "data" / "ballast"
+    for size in (1 << 20, 4096, 0):
+        rig = Rig(tmp_path / "data", ballast=size)
+        while size and (not ballast.exists() or rig.spool._room._making):
+            rig.pump.drain()
+        rig.spool.stop()
+        assert (ballast.stat().st_size if ballast.exists() else 0) == size
+
+
+# Errors of the disk.
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watch = Watch()
+    yield watch
+    watch.unregister()
+
+
+def test_a_disk_that_fails_takes_no_new_mail_and_is_believed_again_later(watch: Watch, tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "data")
+    assert isinstance(rig.store(SMALL), Message)
+    assert rig.spool.has_room(0)
+
+    def fail(path: str) -> None:
+        raise apsw.IOError("disk I/O error")
+
+    watch.on_sync = fail
+    assert isinstance(rig.store(SMALL), Failure)
+    assert isinstance(rig.store(LARGE), Failure)
+    assert not rig.spool.has_room(0)
+    rig.pump.advance(RETRY_SECONDS)
+    assert isinstance(rig.store(SMALL), Failure)
+    watch.on_sync = lambda path: None
+    rig.recover()
+    assert rig.spool.has_room(0)
+    assert isinstance(rig.store(SMALL), Message)
+    assert len(rig.found()) == 2, "what was answered 451 is not there"
+    rig.pump.until(lambda: not rig.files())
+    rig.spool.stop()
+
+
+def test_a_read_that_fails_has_the_database_verified(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rig.store(LARGE)
+    assert isinstance(message, Message)
+
+    def fail(*arguments: Any) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(rig.spool._bodies, "read", fail)
+    assert rig.pump.outcome(rig.spool.read(message, 0, 10)).check(OSError)
+    rig.recover()
+    assert rig.metrics.spool_trouble_io.value == 1
+    monkeypatch.undo()
+    rig.check([message])
+
+
+def test_a_body_that_was_deleted_by_hand_is_no_trouble_of_the_disk(rig: Rig) -> None:
+    message = rig.store(LARGE)
+    assert isinstance(message, Message)
+    (rig.data_dir / "bodies" / message.id).unlink()
+    assert rig.pump.outcome(rig.spool.read(message, 0, 10)).check(FileNotFoundError)
+    rig.pump.drain()
+    assert rig.spool._writer.trouble is None
+
+
+def test_damage_that_a_reader_meets_ends_acceptance(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rig.store(LARGE)
+    assert isinstance(message, Message)
+
+    def fail(*arguments: Any) -> bytes:
+        raise apsw.CorruptError("database disk image is malformed")
+
+    monkeypatch.setattr(rig.spool._tables, "read_body", fail)
+    assert rig.pump.outcome(rig.spool.read(message, 0, 10)).check(apsw.CorruptError)
+    rig.pump.until(lambda: rig.metrics.spool_trouble_corrupt.value == 1)
+    rig.pump.advance(100 * RETRY_SECONDS)
+    assert isinstance(rig.store(SMALL), Failure)
+    assert not rig.spool.has_room(0)
+
+
+def test_another_database_in_its_place_is_left_alone(rig: Rig, tmp_path: Path) -> None:
+    """An administrator's mistake: a backup that was brought back under a running server."""
+    assert isinstance(rig.store(SMALL), Message)
+    other = Rig(tmp_path / "other")
+    other.spool.stop()
+    other = Rig(tmp_path / "other")
+    other.spool.stop()
+    os.replace(tmp_path / "other" / "spool.sqlite", rig.data_dir / "spool.sqlite")
+    before = (rig.data_dir / "spool.sqlite").read_bytes()
+    rig.spool._writer.doubt(OSError(5, "Input/output error"))
+    rig.pump.until(lambda: rig.spool._writer.trouble is Trouble.CORRUPT)
+    assert isinstance(rig.store(SMALL), Failure)
+    assert (rig.data_dir / "spool.sqlite").read_bytes() == before
 
 
 # has_room().
