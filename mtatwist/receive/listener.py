@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 
 from mtatwist.receive.factory import ReceiveFactory
 
-
 BACKLOG = 1024
 """Connections that the kernel keeps for us until we accept them. Of a crowd larger than that it may forget some, who
 then wait in vain for their greeting; Twisted's own default is 50."""
