@@ -127,7 +127,7 @@ def load(
 
 
 def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:
-    """Make the set-up that needs no file: mail for localhost, from here, into Maildirs."""
+    """Make the set-up that needs no file: mail for localhost, from here, into Maildirs. None leaves this machine."""
     document = {
         "server": {
             "hostname": "localhost",
@@ -135,7 +135,10 @@ def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:
         },
         "listen": [{"endpoint": "tcp:2525:interface=127.0.0.1"}],
         "relay": {"domains": ["localhost"], "networks": ["127.0.0.0/8", "::1/128"]},
-        "route": [{"domain": "localhost", "transport": "maildir", "next_hop": "maildir/{local}"}],
+        "route": [
+            {"domain": "localhost", "transport": "maildir", "next_hop": "maildir/{local}"},
+            {"domain": "*", "transport": "maildir", "next_hop": "maildir/{local}@{domain}"},
+        ],
     }
     reader = _Reader("(no file)", v.Context(environ=environ), readable_by_others=False)
     return dataclasses.replace(reader.config(document), embedded=True)

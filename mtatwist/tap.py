@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import apsw
@@ -17,7 +17,7 @@ from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
-from mtatwist import __version__
+from mtatwist import __version__, dns
 from mtatwist.config import Config, ConfigError, load
 from mtatwist.descriptors import Exhaustion, share_out
 from mtatwist.log import LineObserver
@@ -27,6 +27,8 @@ from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.receive.listener import Listener
 from mtatwist.relay.manager import RelayManager
+from mtatwist.relay.mx import Exchanges, SmartHosts
+from mtatwist.relay.ourselves import Ourselves
 from mtatwist.relay.retry import Schedule
 from mtatwist.relay.route import Route
 from mtatwist.smtp.address import DomainSet
@@ -38,6 +40,7 @@ from mtatwist.store.queue_time import QueueTime
 from mtatwist.store.trouble import Damaged
 from mtatwist.tls.policy import CertificateError, ServerContext, client_context
 from mtatwist.transports import REGISTRY as TRANSPORTS
+from mtatwist.transports.dial import Target
 from mtatwist.transports.smtp import ClientTimeouts
 from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
@@ -99,6 +102,9 @@ class Mta(MultiService):
         )
         self.queue_time = QueueTime(wall=time.time, clock=reactor, keep=self.spool.keep_ahead, metrics=metrics)
         self._schedule = Schedule(config.relay.retry, config.relay.max_age)
+        shares = share_out(config.limits.connections, len(config.listen))
+        # A delivery that waits for the DNS has no connection yet.
+        self.dns = _make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
         client_timeouts = ClientTimeouts(**_fields(config.timeouts.client, ClientTimeouts))
         self.relay = RelayManager(
             self.spool,
@@ -111,6 +117,7 @@ class Mta(MultiService):
                 tls=route.tls,
                 tls_context=client_context,
                 metrics=metrics,
+                targets=self._targets(route),
             ),
             schedule=self._schedule,
             hostname=hostname,
@@ -118,12 +125,20 @@ class Mta(MultiService):
             wall=self.queue_time.now,
             metrics=metrics,
         )
-        shares = share_out(config.limits.connections, len(config.listen))
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
         self._listeners = self._make_listeners()
         for listener in self._listeners:
             listener.setServiceParent(self)
+
+    def _targets(self, route: Route) -> Callable[[str], Awaitable[Sequence[Target]]]:
+        """How the addresses behind a destination of this route are found."""
+        if route.next_hop is not None:
+            return SmartHosts(self.dns.hosts).targets
+        ourselves = Ourselves({self._hostname.lower()}, lambda: [one.bound for one in self._listeners if one.bound])
+        return Exchanges(
+            self.dns.resolver, self.dns.hosts, ourselves, port=route.mx_port, loopback=route.mx_loopback
+        ).targets
 
     def _make_listeners(self) -> list[Listener]:
         config, metrics = self._config, self.metrics
@@ -231,6 +246,7 @@ class Mta(MultiService):
                 _log.failure("stop_failed")
         globalLogPublisher.removeObserver(self._exhaustion)
         self.queue_time.stop()
+        self.dns.resolver.stop()
         self.spool.stop()
         _log.info("stopped")
 
@@ -262,6 +278,24 @@ class Mta(MultiService):
         pidfile = self._twistd.get("pidfile")
         if pidfile and os.path.exists(pidfile):
             os.unlink(pidfile)
+
+
+def _make_dns(config: Config, reactor: Any, metrics: Instruments, *, in_flight: int) -> dns.Dns:
+    settings = config.dns
+    return dns.build(
+        reactor=reactor,
+        metrics=metrics,
+        servers=settings.servers,
+        trust_ad=settings.trust_ad,
+        timeout=settings.timeout,
+        in_flight=in_flight,
+        entries=settings.cache_entries,
+        minimum_ttl=settings.minimum_ttl,
+        maximum_ttl=settings.maximum_ttl,
+        maximum_stale=settings.maximum_stale,
+        addresses={each.domain: each.addresses for each in settings.overrides if each.addresses},
+        forwards={each.domain: each.servers for each in settings.overrides if each.servers},
+    )
 
 
 def _fields(source: Any, target: Any) -> dict[str, Any]:

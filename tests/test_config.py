@@ -63,6 +63,8 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "route.next_hop": ('"[2001:db8::1]:26"', "[2001:db8::1]:26"),
     "route.tls": ('"verify"', "verify"),
     "route.connections": ("3", 3),
+    "route.mx_port": ("26", 26),
+    "route.mx_loopback": ("true", True),
     "limits.message_size": ('"1MiB"', 1024 * 1024),
     "limits.recipients": ("7", 7),
     "limits.connections": ("8", 8),
@@ -94,8 +96,15 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "metrics.interval": ('"1m"', 60.0),
     "health.endpoint": ('"tcp:8080:interface=127.0.0.1"', "tcp:8080:interface=127.0.0.1"),
     "dns.servers": ('["127.0.0.1:5353", "[::1]"]', (("127.0.0.1", 5353), ("::1", 53))),
+    "dns.trust_ad": ("true", True),
+    "dns.timeout": ('"5s"', 5.0),
     "dns.minimum_ttl": ('"5s"', 5.0),
     "dns.maximum_ttl": ('"2h"', 7200.0),
+    "dns.maximum_stale": ('"0s"', 0.0),
+    "dns.cache_entries": ("12", 12),
+    "dns.override.domain": ('"Corp.example.org"', "corp.example.org"),
+    "dns.override.addresses": ('["192.0.2.7", "2001:DB8::7"]', ("192.0.2.7", "2001:db8::7")),
+    "dns.override.servers": ('["192.0.2.53:5353"]', (("192.0.2.53", 5353),)),
     "log.format": ('"json"', "json"),
     "validators.order": ('["relay", "size"]', ("relay", "size")),
     "spool.minimum_free": ('"1GiB"', 1024**3),
@@ -106,6 +115,7 @@ NEEDED = {
     "listen": {"endpoint": '"tcp:25"'},
     "route": {"domain": '"*"', "transport": '"smtp"', "next_hop": '"smart.example.net"'},
     "control.token": {"name": '"ops"', "sha256": f'"{"0" * 64}"'},
+    "dns.override": {"domain": '"other.example.org"', "addresses": '["192.0.2.9"]'},
 }
 COMPANIONS = {
     "tls.certificate": {"tls.private_key": '"mx.key"'},
@@ -173,7 +183,7 @@ def test_setting(path: str, tmp_path: Path) -> None:
     assert value_at(config, path) == expected
     assert type(value_at(config, path)) is type(expected)
     default = configure(tmp_path, written({}))
-    if path != "control.token.name" and not path.startswith("control.token"):
+    if not path.startswith(("control.token", "dns.override")):
         assert value_at(default, path) != expected, "the test must change the default"
     entry = next(entry for entry in KEYS if entry.path == path)
     assert isinstance(entry.item, Key)
@@ -243,7 +253,10 @@ def test_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.relay.domains == ("localhost",)
     assert [str(network) for network in config.relay.networks] == ["127.0.0.0/8", "::1/128"]
     assert config.relay.postmaster == "postmaster@localhost"
-    assert config.routes == (Route(domain="localhost", transport="maildir", next_hop=f"{data_dir}/maildir/{{local}}"),)
+    assert config.routes == (
+        Route(domain="localhost", transport="maildir", next_hop=f"{data_dir}/maildir/{{local}}"),
+        Route(domain="*", transport="maildir", next_hop=f"{data_dir}/maildir/{{local}}@{{domain}}"),
+    )
 
 
 def test_embedded_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +448,7 @@ def test_literal_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[[listen]]\nendpoint = "tcp:25"\n', 'no [[route]] has the domain "*"'),
+        (written({"route.mx_port": "26"}), "its mx_port and mx_loopback have no effect"),
         (written({"listen.role": '"submission"'}), "every MAIL on it gets 530"),
         (
             written({}) + '[[route]]\ndomain = "example.org"\ntransport = "smtp"\nnext_hop = "mx"\n',

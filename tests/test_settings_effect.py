@@ -14,12 +14,15 @@ import pytest
 from OpenSSL import SSL
 from receive.whole import HELD, Session, Whole
 from rigs import certificates
+from rigs.fake_dns import Zone, silent
 from transports.peer import Peer
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogLevel
 
 from mtatwist import describe
+from mtatwist.dns.cache import Answer
 from mtatwist.tls.policy import CertificateError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,6 +126,56 @@ def outgoing(server: Whole) -> list[int]:
     return [port for _, port, *_ in server.reactor.tcpClients]
 
 
+def outgoing_hosts(server: Whole) -> list[str]:
+    """The addresses of the connections that a message opens."""
+    server.connect().send()
+    return [host for host, *_ in server.reactor.tcpClients]
+
+
+def dns_asked(server: Whole) -> str:
+    """The DNS server that is asked first for where a message is to go."""
+    server.connect().send()
+    return server.network.asked()[0]
+
+
+def ad_asked(server: Whole) -> bool:
+    """Does the query ask whether the answer is authentic?"""
+    server.connect().send()
+    return bool(server.network.sent[0][2].flags & 0x0020)
+
+
+def dns_patience(server: Whole) -> bool:
+    """Has the message been deferred after ten seconds with a silent DNS?"""
+    server.connect().send()
+    server.pass_time(10)
+    return bool(server.recipients()[0].attempts)
+
+
+def looked_up(ttl: int, *lookups: tuple[str, float]) -> Callable[[Whole], Any]:
+    """How many queries these lookups take, each so many seconds after the one before."""
+
+    def observe(server: Whole) -> int:
+        server.network.default = Zone(f"a.test {ttl} TXT a", f"b.test {ttl} TXT b")
+        for name, seconds in lookups:
+            server.pass_time(seconds)
+            Deferred.fromCoroutine(server.mta.dns.resolver.lookup(name, "TXT"))
+            server.pass_time(0.1)
+        return len(server.network.sent)
+
+    return observe
+
+
+def old_answer(server: Whole) -> bool:
+    """Is an answer of yesterday given when the DNS is away?"""
+    looked_up(300, ("a.test", 0))(server)
+    server.network.default = silent
+    server.pass_time(86000)
+    results: list[Any] = []
+    Deferred.fromCoroutine(server.mta.dns.resolver.lookup("a.test", "TXT")).addBoth(results.append)
+    server.pass_time(60)
+    return isinstance(results[0], Answer)
+
+
 def starttls_said(server: Whole) -> bool:
     server.connect().send()
     return "STARTTLS" in server.next_hop(Peer(extensions=("STARTTLS",))).heard
@@ -213,6 +266,9 @@ ENVELOPE = ("MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test>")
 IMPLICIT = {"listen.tls": '"implicit"', "tls.certificate": '"one/mta.pem"', "tls.private_key": '"one/mta.key"'}
 BIG = f"MAIL FROM:<me@away.test> SIZE={20 * 2**20}"
 
+BY_MX = {"route.next_hop": "", "dns.override.domain": '"here.test"'}
+LOOKED_UP = {"route.next_hop": ""}
+
 EFFECTS: dict[str, Effect | str] = {
     "server.hostname": Effect(
         lambda server: server.connect().greeting.split()[1], {'"a.test"': "a.test", '"b.test"': "b.test"}
@@ -244,6 +300,10 @@ EFFECTS: dict[str, Effect | str] = {
     "route.next_hop": Effect(outgoing, {'"next.test"': [25, 25], '"next.test:26"': [26, 26]}),
     "route.tls": Effect(starttls_said, {'"none"': False, '"may"': True}),
     "route.connections": Effect(outgoing, {"1": [25], "2": [25, 25]}),
+    "route.mx_port": Effect(outgoing, {"25": [25, 25], "26": [26, 26]}, BY_MX),
+    "route.mx_loopback": Effect(
+        outgoing_hosts, {"false": [], "true": ["127.0.0.5"]}, {**BY_MX, "dns.override.addresses": '["127.0.0.5"]'}
+    ),
     "limits.message_size": Effect(reply(BIG), {'"1MiB"': 552, '"30MiB"': 250}),
     "limits.recipients": Effect(reply(*ENVELOPE, ENVELOPE[1]), {"1": 452, "2": 250}),
     "limits.connections": Effect(second_connection(STRANGER, FRIEND), {"1": "421", "2": "220"}),
@@ -270,6 +330,24 @@ EFFECTS: dict[str, Effect | str] = {
     "timeouts.client.quit": Effect(patience("QUIT"), {'"5s"': True, '"1m"': False}),
     "validators.order": Effect(
         reply(BIG), {'["relay"]': 250, '["size", "relay"]': 552}, {"limits.message_size": '"1MiB"'}
+    ),
+    "dns.servers": Effect(dns_asked, {'["192.0.2.1"]': "192.0.2.1", '["192.0.2.2"]': "192.0.2.2"}, LOOKED_UP),
+    "dns.trust_ad": Effect(ad_asked, {"false": False, "true": True}, LOOKED_UP),
+    "dns.timeout": Effect(dns_patience, {'"5s"': True, '"1m"': False}, LOOKED_UP),
+    "dns.minimum_ttl": Effect(looked_up(1, ("a.test", 0), ("a.test", 30)), {'"0s"': 2, '"1m"': 1}),
+    "dns.maximum_ttl": Effect(looked_up(86400, ("a.test", 0), ("a.test", 1800)), {'"1m"': 2, '"1h"': 1}),
+    "dns.maximum_stale": Effect(old_answer, {'"0s"': False, '"1h"': False, '"1d"': True}),
+    "dns.cache_entries": Effect(looked_up(300, ("a.test", 0), ("b.test", 0), ("a.test", 0)), {"1": 3, "2": 2}),
+    "dns.override.domain": Effect(
+        outgoing_hosts, {'"next.test"': ["192.0.2.1"], '"other.test"': []}, {"route.next_hop": '"next.test"'}
+    ),
+    "dns.override.addresses": Effect(
+        outgoing_hosts, {'["192.0.2.7"]': ["192.0.2.7"], '["2001:db8::7"]': ["2001:db8::7"]}
+    ),
+    "dns.override.servers": Effect(
+        dns_asked,
+        {'["192.0.2.1"]': "192.0.2.1", '["192.0.2.2"]': "192.0.2.2"},
+        {**BY_MX, "dns.override.addresses": ""},
     ),
     "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
     "spool.ballast": "tests/integration/test_disk_faults.py::test_a_full_disk_drains_on_its_ballast",

@@ -33,6 +33,7 @@ def build(
     servers: Sequence[tuple[str, int]],
     trust_ad: bool,
     timeout: float,
+    in_flight: int,
     entries: int,
     minimum_ttl: float,
     maximum_ttl: float,
@@ -74,6 +75,7 @@ def build(
         clock=reactor,
         metrics=metrics,
         seconds=timeout,
+        in_flight=in_flight,
         trust_ad=trust_ad,
     )
     hosts = Hosts(resolver, known=lambda: known.value, system=None if system is None else lambda: system.value)

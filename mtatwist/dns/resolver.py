@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-IN_FLIGHT = 64
-"""Lookups that ask at the same time; each takes a file descriptor. Others wait their turn."""
-
 WAITING = 5000
 """Lookups under way or waiting; more are told at once that there is trouble."""
 
@@ -61,10 +58,12 @@ class Resolver:
         clock: IReactorTime,
         metrics: Instruments,
         seconds: float,
+        in_flight: int,
         trust_ad: bool = False,
         random_id: Callable[[], int] = lambda: secrets.randbelow(65536),
     ) -> None:
-        """``seconds``: for a lookup in all. ``trust_ad``: the AD bit of ``servers`` can be believed."""
+        """``seconds``: for a lookup in all. ``in_flight``: how many ask at once, with a file descriptor
+        each; others wait their turn. ``trust_ad``: the AD bit of ``servers`` can be believed."""
         self.overrides = overrides
         self._servers = servers
         self._cache = cache
@@ -74,7 +73,7 @@ class Resolver:
         self._seconds = seconds
         self._trust_ad = trust_ad
         self._random_id = random_id
-        self._slots = DeferredSemaphore(IN_FLIGHT)
+        self._slots = DeferredSemaphore(in_flight)
         self._under_way: dict[Key, _Lookup] = {}
 
     async def lookup(self, name: str, type: str, *, refresh: bool = False) -> Answer:

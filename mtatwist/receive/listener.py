@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -70,6 +71,12 @@ class Listener(Service):
         if self._binding is not None:
             self._binding.cancel()
         return None if self._port is None else self._port.stopListening()
+
+    @property
+    def bound(self) -> tuple[str, int] | None:
+        """The address and port it listens on, if it is bound to such."""
+        host = self._port.getHost() if self._port is not None else None
+        return (host.host, host.port) if isinstance(host, IPv4Address | IPv6Address) else None
 
     def facts(self) -> dict[str, Any]:
         """Where this really listens."""

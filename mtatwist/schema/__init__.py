@@ -38,6 +38,7 @@ from mtatwist.schema.services import (
     Ldap,
     Lockout,
     Metrics,
+    Override,
     Token,
 )
 
@@ -56,6 +57,7 @@ __all__ = [
     "Lockout",
     "Log",
     "Metrics",
+    "Override",
     "Relay",
     "Route",
     "Server",

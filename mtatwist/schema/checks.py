@@ -112,11 +112,8 @@ def _check_routes(config: Config, report: Report) -> None:
                 )
         if route.tls == "verify" and (route.next_hop or "").startswith("unix:"):
             report.problem(f"{path}.tls", '"verify" needs a name, which a UNIX socket does not have: write "none"')
-    if report.good("route") and "*" not in seen:
-        report.warnings.append(
-            'no [[route]] has the domain "*": mail for other domains waits in the queue until there is a '
-            "route for it (delivery by MX records comes next)"
-        )
+        if route.next_hop is not None and (route.mx_port, route.mx_loopback) != (25, False):
+            report.warnings.append(f"{path} has a next_hop, so its mx_port and mx_loopback have no effect")
 
 
 def _covers(pattern: str, domain: str) -> bool:
@@ -138,8 +135,18 @@ def _check_validators(config: Config, report: Report) -> None:
 
 
 def _check_dns(config: Config, report: Report) -> None:
-    if report.good("dns") and config.dns.minimum_ttl > config.dns.maximum_ttl:
+    if not report.good("dns"):
+        return
+    if config.dns.minimum_ttl > config.dns.maximum_ttl:
         report.problem("dns.minimum_ttl", "is longer than dns.maximum_ttl: make it the shorter of the two")
+    seen: dict[str, int] = {}
+    for index, override in enumerate(config.dns.overrides):
+        path = f"dns.override[{index}]"
+        first = seen.setdefault(override.domain, index)
+        if first != index:
+            report.problem(f"{path}.domain", f"dns.override[{first}] has the same domain: remove one of them")
+        if not override.addresses and not override.servers:
+            report.problem(path, "says nothing: write its addresses, or the servers that know it")
 
 
 CHECKS: Sequence[Callable[[Config, Report], None]] = (
@@ -157,7 +164,11 @@ def with_next_hops(config: Config, report: Report) -> Config:
     routes = []
     for index, route in enumerate(config.routes):
         path = f"route[{index}]"
-        if report.good(f"{path}.transport", f"{path}.next_hop"):
+        if route.next_hop is None:
+            if route.transport in ("lmtp", "maildir") and report.good(f"{path}.next_hop"):
+                example = "unix:/run/dovecot/lmtp" if route.transport == "lmtp" else "maildir/{local}"
+                report.problem(f"{path}.next_hop", f'is missing: write it, such as next_hop = "{example}"')
+        elif report.good(f"{path}.transport", f"{path}.next_hop"):
             try:
                 next_hop = parse_next_hop(route.next_hop, route.transport, config.server.data_dir or "")
                 route = dataclasses.replace(route, next_hop=next_hop)

@@ -130,7 +130,7 @@ class Relay:
 class Route:
     """Where mail goes: the first table whose domain matches the recipient's decides.
 
-    Mail for other domains waits in the queue until there is a route for it.
+    Mail for other domains goes to the exchanges that the DNS names for them (MX), with "tls" "may".
     """
 
     domain: str = required(
@@ -142,11 +142,12 @@ class Route:
         '"smtp" sends to another mail server, "maildir" stores in a directory, "lmtp" hands to a mail '
         "store, such as Dovecot.",
     )
-    next_hop: str = required(
+    next_hop: str | None = optional(
         v.text('"smart.example.net:25"'),
-        'For "smtp" and "lmtp": "host:port", "[v6]:port" or "unix:/path"; without a port it is 25 for '
-        '"smtp" and 24 for "lmtp". For "maildir": the directory, in which "{local}" and "{domain}" stand '
-        'for those of the recipient; a relative one starts at "server.data_dir".',
+        'A smart host, for "smtp"; without it, mail goes to the exchanges of each domain (MX). For "smtp" '
+        'and "lmtp": "host:port", "[v6]:port" or "unix:/path"; without a port it is 25 for "smtp" and 24 for '
+        '"lmtp". For "maildir": the directory, in which "{local}" and "{domain}" stand for those of the '
+        'recipient; a relative one starts at "server.data_dir".',
     )
     tls: str = key(
         v.choice("none", "may", "require", "verify"),
@@ -154,17 +155,24 @@ class Route:
         '"may" uses TLS when the next hop offers it, "require" insists on it, "verify" insists on a valid '
         'certificate too, "none" never uses it. Over a UNIX socket, "may" does not use it either.',
     )
-    connections: int = key(v.integer(1), 20, "The most connections at the same time to this next hop.")
+    connections: int = key(v.integer(1), 20, "The most connections at the same time to one next hop.")
+    mx_port: int = key(v.PORT, 25, "The port of exchanges, for delivery by MX.")
+    mx_loopback: bool = key(
+        v.BOOLEAN,
+        False,
+        "Whether exchanges may have loopback addresses, for delivery by MX. Mail to such would go to this machine "
+        "itself, so it is returned otherwise.",
+    )
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """The host and port of the next hop, or ``None`` when it is a UNIX socket or a directory."""
-        return None if self.path is not None else parse_host_port(self.next_hop, 25)
+        """The host and port of the next hop, or ``None`` when it is a UNIX socket, a directory, or by MX."""
+        return None if self.next_hop is None or self.path is not None else parse_host_port(self.next_hop, 25)
 
     @property
     def path(self) -> str | None:
         """The UNIX socket, or the Maildir as a ``str.format`` template; ``None`` for a host and port."""
-        if self.transport == "maildir":
+        if self.transport == "maildir" or self.next_hop is None:
             return self.next_hop
         return self.next_hop.removeprefix("unix:") if self.next_hop.startswith("unix:") else None
 

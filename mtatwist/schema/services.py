@@ -126,15 +126,47 @@ class Health:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """Names that the DNS servers above are not asked about: one table for each."""
+
+    domain: str = required(v.DOMAIN, "The name.", example='"relay.example.org"')
+    addresses: tuple[str, ...] | None = optional(
+        v.list_of(v.IP_ADDRESS),
+        "The addresses of this very name. It has no other records, so mail for it goes to these addresses.",
+        example='["192.0.2.25"]',
+    )
+    servers: tuple[tuple[str, int], ...] | None = optional(
+        v.list_of(v.DNS_SERVER),
+        "The servers that know this domain, and all names below it. What they say is never taken as authentic.",
+        example='["192.0.2.53"]',
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Dns:
-    """How names are looked up."""
+    """How names are looked up. The addresses of hosts are looked for in /etc/hosts first."""
 
     servers: tuple[tuple[str, int], ...] = key(
         v.list_of(v.DNS_SERVER),
         [],
-        "The DNS servers to ask, port 53 unless given; with none, those of the system.",
-        effect=False,
+        "The DNS servers to ask, in this order, port 53 unless given; with none, those of /etc/resolv.conf. They "
+        "have to resolve names for us, as the system's do: servers that only know zones of their own belong into "
+        "a [[dns.override]].",
         example='["127.0.0.1:5353"]',
     )
-    minimum_ttl: float = key(v.DURATION_OR_ZERO, "1m", "The shortest time an answer is remembered.", effect=False)
-    maximum_ttl: float = key(v.DURATION, "1h", "The longest time an answer is remembered.", effect=False)
+    trust_ad: bool = key(
+        v.BOOLEAN,
+        False,
+        "Whether these servers validate DNSSEC signatures and the way to them is safe, so that what they call "
+        "authentic is believed to be. Right for a validating server on this machine.",
+    )
+    timeout: float = key(v.DURATION, "15s", "How long one lookup may take, over all servers and tries.")
+    minimum_ttl: float = key(v.DURATION_OR_ZERO, "1m", "The shortest time an answer is remembered.")
+    maximum_ttl: float = key(v.DURATION, "1h", "The longest time an answer is remembered.")
+    maximum_stale: float = key(
+        v.DURATION_OR_ZERO,
+        "1d",
+        "How long after its time an answer is still used when no server has a new one.",
+    )
+    cache_entries: int = key(v.integer(1), 10000, "How many answers are remembered.")
+    overrides: tuple[Override, ...] = tables(Override, "override")

@@ -8,9 +8,10 @@ from typing import TypeVar
 from mtatwist.values.base import BadItems, Context, Kind, any_of, quoted, wrong_type
 from mtatwist.values.names import (
     parse_address,
+    parse_dns_server,
     parse_domain,
     parse_endpoint,
-    parse_host_port,
+    parse_ip_address,
     parse_network,
     parse_route_domain,
     parse_url,
@@ -140,7 +141,9 @@ ENDPOINT = plain(
     doc='A Twisted server endpoint string, such as "tcp:25", "tcp:25:interface=192.0.2.1" or '
     '"systemd:domain=INET:index=0".',
 )
-DNS_SERVER = plain("host and port", '"127.0.0.1:5353"', lambda raw: parse_host_port(raw, 53), show_host_port)
+DNS_SERVER = plain("DNS server", '"127.0.0.1:5353"', parse_dns_server, show_host_port)
+IP_ADDRESS = plain("IP", '"192.0.2.25"', parse_ip_address)
+PORT = plain("port", "25", lambda raw: parse_integer(raw, 1, 65535))
 DELIMITER = plain("character", '"+"', parse_delimiter)
 SHA256 = plain("SHA-256 in hexadecimal", '"' + "0" * 64 + '"', parse_sha256)
 PATH: Kind[str] = Kind(

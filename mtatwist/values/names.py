@@ -139,7 +139,9 @@ def parse_ip_address(raw: object) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise ValueError(f'{quoted(raw)} is not an IP address: write one such as "192.0.2.25" or "2001:db8::25"') from None
+        raise ValueError(
+            f'{quoted(raw)} is not an IP address: write one such as "192.0.2.25" or "2001:db8::25"'
+        ) from None
 
 
 def parse_dns_server(raw: object) -> tuple[str, int]:

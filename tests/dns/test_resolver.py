@@ -6,12 +6,12 @@ import errno
 from typing import Any
 
 import pytest
-from rigs.fake_dns import ONE, TWO, Rig, Zone, rcode, refused, silent
+from rigs.fake_dns import IN_FLIGHT, ONE, TWO, Rig, Zone, rcode, refused, silent
 
 from mtatwist.dns import cache, resolver
 from mtatwist.dns.names import BadName
 from mtatwist.dns.network import Server
-from mtatwist.dns.resolver import IN_FLIGHT, MAX_CNAMES, DnsTrouble
+from mtatwist.dns.resolver import MAX_CNAMES, DnsTrouble
 
 THREE = Server("2001:db8::3", 5353)
 

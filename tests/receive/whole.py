@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dialogue import Settings, Wire
 from dialogue_servers import make_wire
+from rigs.fake_dns import FakeNetwork
 from transports.peer import Peer
 from transports.test_dial import resolving_reactor
 from twisted.internet.address import IPv4Address
@@ -16,8 +17,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
-from mtatwist import tap
+from mtatwist import dns, tap
 from mtatwist.config import load
+from mtatwist.dns import system
 from mtatwist.envelope import Message
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
 from mtatwist.spool.sqlite import SqliteSpool
@@ -28,6 +30,7 @@ BASE: dict[str, dict[str, str]] = {
     "listen": {"endpoint": '"tcp:2525:interface=127.0.0.1"'},
     "relay": {"domains": '["here.test"]', "networks": '["198.51.100.0/24"]'},
     "route": {"domain": '"*"', "transport": '"smtp"', "next_hop": '"next.test:25"'},
+    "dns.override": {"domain": '"next.test"', "addresses": '["192.0.2.1"]'},
 }
 """What stands in the file unless a test writes something else: values as TOML."""
 
@@ -36,15 +39,15 @@ HELD = "held"
 
 
 def toml(settings: dict[str, str]) -> str:
-    """BASE with these settings, by key path."""
+    """BASE with these settings, by key path; an empty one takes the key away."""
     tables = {name: dict(keys) for name, keys in BASE.items()}
     for path, value in settings.items():
         table, _, key = path.rpartition(".")
         tables.setdefault(table, {})[key] = value
     lines = []
     for name, keys in tables.items():
-        lines += [f"[[{name}]]" if name in ("listen", "route") else f"[{name}]"]
-        lines += [f"{key} = {value}" for key, value in keys.items()]
+        lines += [f"[[{name}]]" if name in ("listen", "route", "dns.override") else f"[{name}]"]
+        lines += [f"{key} = {value}" for key, value in keys.items() if value]
     return "\n".join(lines) + "\n"
 
 
@@ -133,6 +136,9 @@ class Whole:
         self.clock_set = 0.0
         patch.setattr(tap, "time", SimpleNamespace(time=lambda: self.reactor.seconds() + self.clock_set))
         patch.setattr(tap, "SqliteSpool", Spool)
+        patch.setattr(system, "CHECK_SECONDS", float("inf"))
+        self.network = FakeNetwork(self.reactor)
+        patch.setattr(dns, "Network", lambda reactor: self.network)
         directory.mkdir(exist_ok=True)
         (directory / "data").mkdir(exist_ok=True)
         file = directory / "mta.toml"

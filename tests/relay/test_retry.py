@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtatwist.relay.retry import JITTER, Schedule
-from mtatwist.relay.route import Route, choose
+from mtatwist.relay.route import BY_MX, Route, choose, destination
 
 INTERVALS = st.lists(st.floats(1, 1e5), min_size=1, max_size=6)
 CHANCE = st.floats(0, 1, exclude_max=True)
@@ -74,4 +74,6 @@ def test_the_first_matching_route_decides() -> None:
     routes = [Route("a.test", "smtp", "one:25"), Route("*.a.test", "smtp", "two:25"), Route("*", "smtp", "three:25")]
     found = [choose(routes, domain) for domain in ("a.test", "x.a.test", "b.test")]
     assert found == routes
-    assert choose(routes[:2], "b.test") is None
+    assert choose(routes[:2], "b.test") == BY_MX
+    assert destination(routes[0], "a.test") == "one:25"
+    assert destination(BY_MX, "b.test") == "b.test"

@@ -27,6 +27,8 @@ from mtatwist.metrics.instruments import Instruments
 ONE = Server("192.0.2.1", 53)
 TWO = Server("192.0.2.2", 53)
 
+IN_FLIGHT = 64
+
 SOA = "ns.example. h.example. 1 3600 600 86400 60"
 
 Said = bytes | dns.message.Message | OSError | None
@@ -108,6 +110,7 @@ class FakeNetwork:
     def __init__(self, clock: Clock, latency: float = 0.01) -> None:
         self.clock = clock
         self.latency = latency
+        self.default: Speak = silent
         self.udp: dict[Server, Speak] = {}
         self.tcp: dict[Server, Speak] = {}
         self.sent: list[tuple[Server, str, dns.message.Message]] = []
@@ -123,7 +126,7 @@ class FakeNetwork:
         """A server gets a query."""
         query = dns.message.from_wire(wire)
         self.sent.append((server, over, query))
-        said = (self.udp if over == "udp" else self.tcp).get(server, silent)(query)
+        said = (self.udp if over == "udp" else self.tcp).get(server, self.default)(query)
         for each in said if isinstance(said, list | tuple) else [said]:
             if isinstance(each, dns.message.Message):
                 each = each.to_wire()
@@ -246,6 +249,7 @@ class Rig:
             clock=self.clock,
             metrics=self.metrics,
             seconds=seconds,
+            in_flight=IN_FLIGHT,
             trust_ad=trust_ad,
             random_id=self.next_id,
         )
