@@ -111,6 +111,26 @@ def test_any_certificate_will_do_where_it_is_not_verified(files: certificates.Fi
     assert (here.heard, there.heard) == (b"hello", b"hello")
 
 
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        ("mta.test", b"mta.test"),
+        ("b\u00fccher.test", b"xn--bcher-kva.test"),
+        ("192.0.2.1", None),
+        ("2001:db8::1", None),
+    ],
+)
+def test_the_client_says_whom_it_looks_for(
+    files: certificates.Files, host: str, asked: bytes | None, verify: bool
+) -> None:
+    names: list[bytes | None] = []
+    context = server(files)
+    context._context.set_tlsext_servername_callback(lambda connection: names.append(connection.get_servername()))
+    shake_hands(context, client_context(host, verify))
+    assert names == [asked]
+
+
 @pytest.fixture
 def trusted(files: certificates.Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test authority is one of the system's."""
