@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 import pytest
 
@@ -43,7 +43,8 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _lacking(what: str) -> None:
+def lacking(what: str) -> NoReturn:
+    """Skip the test that calls this, saying what it needs; under CI that is a failure."""
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
@@ -54,20 +55,20 @@ def need(*programs: str) -> None:
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
     for program in programs:
         if shutil.which(program, path=path) is None:
-            _lacking(f"needs {program}, which is not installed")
+            lacking(f"needs {program}, which is not installed")
 
 
 def need_perl(module: str) -> None:
     """Skip the test that calls this where a Perl module is not installed; under CI that is a failure."""
     need("perl")
     if subprocess.run(["perl", f"-M{module}", "-e1"], capture_output=True, check=False).returncode != 0:
-        _lacking(f"needs {module} for Perl, which is not installed")
+        lacking(f"needs {module} for Perl, which is not installed")
 
 
 def need_root(why: str) -> None:
     """Skip the test that calls this unless it runs as root; under CI that is a failure."""
     if os.geteuid() != 0:
-        _lacking(f"needs root: {why}")
+        lacking(f"needs root: {why}")
 
 
 def program(name: str) -> str:

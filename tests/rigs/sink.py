@@ -41,8 +41,8 @@ class Arrival:
     content: bytes
 
 
-def arrival(reverse_path: str, forward_paths: list[str], content: bytes) -> Arrival:
-    """What the sink writes down of a message."""
+def arrival(reverse_path: str, forward_paths: list[str], content: bytes, kept: int = KEPT) -> Arrival:
+    """What the sink writes down of a message; the content too up to ``kept`` octets."""
     trace = _TRACE.match(content)
     rest = memoryview(content)[trace.end() if trace else 0 :]
     ledger = _LEDGER.search(content[:4096])
@@ -54,7 +54,7 @@ def arrival(reverse_path: str, forward_paths: list[str], content: bytes) -> Arri
         len(rest),
         ledger[1].decode() if ledger else "",
         queue[1].decode() if queue else "",
-        content if len(content) <= KEPT else b"",
+        content if len(content) <= kept else b"",
     )
 
 
@@ -66,11 +66,14 @@ class _Session(asyncio.Protocol):
         self.buffer = bytearray()
         self.in_data = False
         self.searched = 0
+        self.chunk = 0
+        self.chunk_is_last = False
         self.reset()
 
     def reset(self) -> None:
         self.reverse_path = ""
         self.forward_paths: list[str] = []
+        self.chunks = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -87,12 +90,16 @@ class _Session(asyncio.Protocol):
         while True:
             if self.in_data:
                 reply = self._content()
+            elif self.chunk:
+                reply = self._chunk()
             else:
                 line, end, rest = self.buffer.partition(b"\r\n")
                 if not end:
                     break
                 self.buffer = rest
                 reply = self._command(bytes(line))
+                if self.chunk:
+                    continue
             if reply is None:
                 break
             out.append(reply + b"\r\n")
@@ -123,6 +130,10 @@ class _Session(asyncio.Protocol):
             # The dot on a line of its own is also the end when it is the first line.
             self.buffer[:0] = b"\r\n"
             return b"354 go on"
+        if verb == b"BDAT" and self.forward_paths:
+            self.chunk = int(line.split()[1])
+            self.chunk_is_last = line.upper().endswith(b" LAST")
+            return b"" if self.chunk else self._chunk_taken()
         if verb == b"EHLO":
             return b"\r\n".join(self.sink.extensions)
         if verb in (b"HELO", b"RSET", b"NOOP"):
@@ -140,7 +151,21 @@ class _Session(asyncio.Protocol):
         content = bytes(self.buffer[: end + 2]).replace(b"\r\n.", b"\r\n")[2:]
         del self.buffer[: end + 5]
         self.in_data = False
-        came = arrival(self.reverse_path, self.forward_paths, content)
+        return self._arrived(content)
+
+    def _chunk(self) -> bytes | None:
+        if len(self.buffer) < self.chunk:
+            return None
+        self.chunks += self.buffer[: self.chunk]
+        del self.buffer[: self.chunk]
+        self.chunk = 0
+        return self._chunk_taken()
+
+    def _chunk_taken(self) -> bytes:
+        return self._arrived(self.chunks) if self.chunk_is_last else b"250 2.0.0 chunk taken"
+
+    def _arrived(self, content: bytes) -> bytes:
+        came = arrival(self.reverse_path, self.forward_paths, content, self.sink.kept)
         self.reset()
         refusal = self.sink.policy("DATA", came.ledger_id)
         if refusal is not None:
@@ -157,6 +182,7 @@ class Sink:
         self.arrivals: list[Arrival] = []
         self.sessions: set[_Session] = set()
         self.extensions = [b"250-sink.test", b"250-PIPELINING", b"250-8BITMIME", b"250 DSN"]
+        self.kept = KEPT
         self.port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
