@@ -53,16 +53,19 @@ def _time(seconds: float) -> str:
     return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
 
 
+_LOGGERS_OWN = ("log_logger", "log_level", "log_namespace", "log_source", "log_format", "log_time", "log_trace")
+
+
 def _facts(event: LogEvent) -> dict[str, Any]:
     """The event's own fields; for other people's events, their message."""
+    failure = event.get("log_failure")
     if event.get("log_namespace", "").startswith(_OURS):
-        facts = {"event": event["log_format"] or "failure"}
-        for key, value in event.items():
-            if key[:4] != "log_":
-                facts[key] = value
+        facts = {"event": event["log_format"] or "failure", **event}
+        # Quicker than to look at each key; with a failure there may be more of them.
+        for key in _LOGGERS_OWN if failure is None else [key for key in event if key[:4] == "log_"]:
+            facts.pop(key, None)
     else:
         facts = {"event": "message", "message": formatEvent(event)}
-    failure = event.get("log_failure")
     if failure is not None:
         facts["failure"] = f"{failure.type.__name__}: {failure.getErrorMessage()}"
         facts["traceback"] = failure.getTraceback()

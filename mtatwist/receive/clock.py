@@ -17,16 +17,18 @@ class Deadline:
         self._clock = clock
         self._expired = expired
         self._timer: IDelayedCall | None = None
+        self._wakes_at = 0.0
         self._at = 0.0
 
     def set(self, seconds: float) -> None:
         """Expire in ``seconds`` from now."""
-        self._at = self._clock.seconds() + seconds
+        self._at = at = self._clock.seconds() + seconds
         timer = self._timer
         if timer is None:
-            self._timer = self._clock.callLater(seconds, self._wake)
-        elif timer.getTime() > self._at:
+            self._sleep(seconds)
+        elif self._wakes_at > at:
             timer.reset(seconds)
+            self._wakes_at = at
 
     def touch(self, seconds: float) -> None:
         """As set(), for the same ``seconds`` as the last time."""
@@ -42,6 +44,10 @@ class Deadline:
         self._timer = None
         left = self._at - self._clock.seconds()
         if left > 0:
-            self._timer = self._clock.callLater(left, self._wake)
+            self._sleep(left)
         else:
             self._expired()
+
+    def _sleep(self, seconds: float) -> None:
+        self._timer = self._clock.callLater(seconds, self._wake)
+        self._wakes_at = self._timer.getTime()

@@ -111,7 +111,7 @@ class Connection(smtp.ESMTP):
 
     def connectionMade(self) -> None:
         """Greet."""
-        self._started = self._clock.seconds()
+        self._tired_at = self._clock.seconds() + self._timeouts.session
         self._deadline = Deadline(self._clock, self.timeoutConnection)
         self._helo = (None, self.session.peer.encode())
         self.canStartTLS = self.ctx is not None and not self.startedTLS
@@ -250,7 +250,7 @@ class Connection(smtp.ESMTP):
             return
         self._draining = True
         try:
-            while not (self._waiting or self._closing or self._clogged) and self._at < len(self._buffer):
+            while self._at < len(self._buffer) and not (self._waiting or self._closing or self._clogged):
                 if not self._consume():
                     break
         except Exception:
@@ -259,8 +259,10 @@ class Connection(smtp.ESMTP):
         finally:
             self._draining = False
         if not self._closing:
-            self._flush()
-            self._regulate()
+            if self._out:
+                self._flush()
+            if self._waiting or self._paused or self._clogged:
+                self._regulate()
 
     def _regulate(self) -> None:
         """Stop reading when enough is waiting, go on when it is not."""

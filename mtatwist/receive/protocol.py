@@ -56,17 +56,16 @@ class ReceiveProtocol(ContentConnection):
             self.state_COMMAND(line)
         return True
 
-    def lookupMethod(self, command: bytes | str) -> Callable[[Any], None] | None:
+    def lookupMethod(self, verb: str) -> Callable[[str], None] | None:
         """(SMTP) The method for a verb: those of the table, and nothing else that happens to have such a name."""
-        verb = command if isinstance(command, str) else command.decode("ascii", "replace")
-        name = COMMANDS.get(verb.upper() if verb.isascii() else verb)
+        name = COMMANDS.get(verb)
         return None if name is None else getattr(self, name)
 
     def state_COMMAND(self, line: bytes) -> None:
         """(SMTP) One command line, without its CRLF."""
+        late = self._clock.seconds() - self._tired_at
         # A transaction may outlast the session's time, but not by sending commands for ever.
-        longest = self._timeouts.session * (1 if self._transaction is None else 2)
-        if self._clock.seconds() - self._started > longest:
+        if late > 0 and (self._transaction is None or late > self._timeouts.session):
             self.timeoutConnection()
             return
         try:

@@ -16,6 +16,14 @@ class LineFramer:
     def cut(self, buffer: bytes, start: int) -> tuple[bytes | Reply | None, int]:
         """The next line of ``buffer`` from ``start`` (without its CRLF), or the Reply that refuses it, or None
         when it is not complete; and where to go on. Up to one CR is left in the buffer."""
+        if not self._skipping:
+            end = buffer.find(b"\n", start)
+            if start < end < start + self._limit and buffer[end - 1] == 13:
+                return buffer[start : end - 1], end + 1
+        return self._cut_bad(buffer, start)
+
+    def _cut_bad(self, buffer: bytes, start: int) -> tuple[bytes | Reply | None, int]:
+        """The same, for what is not simply a good line."""
         if self._skipping:
             end = buffer.find(b"\r\n", start)
             if end < 0:
