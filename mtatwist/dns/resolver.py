@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dns.name
@@ -60,7 +60,6 @@ class Resolver:
         seconds: float,
         in_flight: int,
         trust_ad: bool = False,
-        random_id: Callable[[], int] = lambda: secrets.randbelow(65536),
     ) -> None:
         """``seconds``: for a lookup in all. ``in_flight``: how many ask at once, with a file descriptor
         each; others wait their turn. ``trust_ad``: the AD bit of ``servers`` can be believed."""
@@ -72,7 +71,6 @@ class Resolver:
         self._metrics = metrics
         self._seconds = seconds
         self._trust_ad = trust_ad
-        self._random_id = random_id
         self._slots = DeferredSemaphore(in_flight)
         self._under_way: dict[Key, _Lookup] = {}
 
@@ -204,7 +202,7 @@ class Resolver:
         self, server: Server, name: dns.name.Name, type: dns.rdatatype.RdataType, seconds: float, ask_ad: bool
     ) -> Reply:
         for edns in (True, False):
-            query = make_query(name, type, self._random_id(), edns=edns, ask_ad=ask_ad)
+            query = make_query(name, type, secrets.randbelow(65536), edns=edns, ask_ad=ask_ad)
             reply = await ask(self._network, self._clock, server, query, seconds)
             if not reply.retry_plain:
                 break

@@ -228,7 +228,6 @@ class Rig:
         self.network = FakeNetwork(self.clock)
         self.metrics = metrics or Instruments()
         self.servers = list(servers)
-        self.ids = 0
         for server in servers:
             self.network.udp[server] = zone or Zone()
         self.cache = Cache(
@@ -251,13 +250,8 @@ class Rig:
             seconds=seconds,
             in_flight=IN_FLIGHT,
             trust_ad=trust_ad,
-            random_id=self.next_id,
         )
         self.hosts = Hosts(self.resolver, known=lambda: known or {}, system=system)
-
-    def next_id(self) -> int:
-        self.ids += 1
-        return self.ids
 
     def begin(self, name: str, type: str = "A", **settings: Any) -> list[Any]:
         """Look up; holds the answer or the exception once it is there."""
