@@ -33,12 +33,13 @@ class Servers:
         self.udp.bind((host, self.server.port))
         self.tcp.listen()
         self.clients: list[Any] = []
+        self.connections: list[socket.socket] = []
         for each in (self.udp, self.tcp):
             each.setblocking(False)
 
     def close(self) -> None:
-        self.udp.close()
-        self.tcp.close()
+        for each in (self.udp, self.tcp, *self.connections):
+            each.close()
 
     def serve(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -55,13 +56,16 @@ class Servers:
             self.udp.sendto(reply.to_wire(), client)
         with contextlib.suppress(BlockingIOError):
             connection, _ = self.tcp.accept()
-            with connection:
-                connection.settimeout(5)
-                size = int.from_bytes(connection.recv(2), "big")
-                reply = ZONE(dns.message.from_wire(connection.recv(size))).to_wire(max_size=65535)
-                connection.sendall(len(reply).to_bytes(2, "big"))
-                connection.sendall(reply[:100])
-                connection.sendall(reply[100:])
+            connection.setblocking(False)
+            self.connections.append(connection)
+        for connection in self.connections:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                data = connection.recv(4096)
+                if data:
+                    reply = ZONE(dns.message.from_wire(data[2:])).to_wire(max_size=65535)
+                    connection.sendall(len(reply).to_bytes(2, "big"))
+                    connection.sendall(reply[:100])
+                    connection.sendall(reply[100:])
 
 
 @pytest.fixture
