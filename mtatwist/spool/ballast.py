@@ -18,13 +18,18 @@ _log = Logger()
 
 
 class Ballast:
-    """A file of ``size`` octets (0: none); ``missing`` of them are to be put back before new mail is accepted."""
+    """A file of ``size`` octets (0: none); ``missing`` of them are to be put back before new mail is accepted.
+
+    While it is ``given_back``, its room is for what the queue has to write down, and for no message that was already on
+    its way in.
+    """
 
     def __init__(self, path: Path, size: int, metrics: Instruments) -> None:
         self._path = path
         self._size = size
         self._metrics = metrics
         self.missing = 0
+        self.given_back = False
 
     def look(self) -> None:
         """What an earlier run has left of it. Raises OSError."""
@@ -41,6 +46,7 @@ class Ballast:
         """(In a thread.) The disk is full: let the queue drain on this room. Raises OSError."""
         if self._size and self._path.exists():
             self.missing = self._size
+            self.given_back = True
             self._path.unlink()
             self._metrics.ballast_given_back.value += 1
             _log.warn("ballast_given_back", size=self._size)
@@ -60,4 +66,5 @@ class Ballast:
                 self._path.unlink()
             raise
         self.missing = 0
+        self.given_back = False
         _log.info("ballast_made", size=self._size)

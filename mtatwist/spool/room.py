@@ -52,6 +52,9 @@ class Room:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare (looked up at most twice a second)."""
         if self._clock.seconds() - self._looked_at >= ROOM_CHECK:
             self._look()
+        return not self._ballast.given_back and self._is_free(size)
+
+    def _is_free(self, size: int) -> bool:
         # New mail must not take what the ballast had.
         return self._free - self._ballast.missing >= max(self._minimum_free, 2 * size + WAL_LIMIT)
 
@@ -64,7 +67,7 @@ class Room:
             self._free = 0
             return
         self._free = status.f_bavail * status.f_frsize if status.f_favail or not status.f_files else 0
-        if self._ballast.missing and not self._making and self.enough_for(0):
+        if self._ballast.missing and not self._making and self._is_free(0):
             self._making = True
             self._in_thread(self._ballast.make).addErrback(self._not_made).addBoth(self._made)
 

@@ -133,7 +133,14 @@ class SqliteSpool:
     def create(self, envelope: Envelope) -> ISpoolWriter:
         """Begin a message; it costs nothing until there is something to write."""
         self._next += 1
-        return SpoolWriter(self._next, envelope, writer=self._writer, tables=self._tables, bodies=self._bodies)
+        return SpoolWriter(
+            self._next,
+            envelope,
+            writer=self._writer,
+            tables=self._tables,
+            bodies=self._bodies,
+            may_commit=lambda: not self._ballast.given_back,
+        )
 
     def has_room(self, size: int) -> bool:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare; none while the spool is in trouble."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO
 
 import apsw
@@ -34,8 +36,19 @@ WRITE_SIZE = 256 * 1024
 class SpoolWriter:
     """Collects a message; nothing is promised before :meth:`commit` fires."""
 
-    def __init__(self, number: int, envelope: Envelope, *, writer: Writer, tables: Tables, bodies: BodyFiles) -> None:
+    def __init__(
+        self,
+        number: int,
+        envelope: Envelope,
+        *,
+        writer: Writer,
+        tables: Tables,
+        bodies: BodyFiles,
+        may_commit: Callable[[], bool],
+    ) -> None:
+        """``may_commit``: is what room there is for new messages, too? It is always there for reports."""
         self.number = number
+        self._may_commit = may_commit
         self._envelope = envelope
         self._writer = writer
         self._tables = tables
@@ -66,6 +79,8 @@ class SpoolWriter:
 
     def commit(self) -> Deferred[Message]:
         """Fires with the message once it is on stable storage, claimed by this run."""
+        if self._trouble is None and not self._may_commit():
+            self._trouble = Failure(OSError(errno.ENOSPC, "the disk is full, and what room there is is the queue's"))
         self._committing = True
         if self._in_file:
             return Deferred.fromCoroutine(self._commit_file())

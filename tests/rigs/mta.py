@@ -53,6 +53,8 @@ def relaying_to(port: int, **tables: Any) -> Config:
             }
         ],
         "limits": {"message_size": "25MiB", "connections_per_address": 1000},
+        # Every server of the tests would take the room otherwise.
+        "spool": {"ballast": "64KiB"},
         "log": {"format": "json"},
     }
     for table, value in tables.items():
