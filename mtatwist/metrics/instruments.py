@@ -87,6 +87,7 @@ class Instruments:
         self.in_flight = Gauge("mtatwist.relay.in_flight", "Recipients claimed and not yet settled")
         self.connections = Counter("mtatwist.relay.connections", "Connections opened to next hops")
         self.connect_failures = Counter("mtatwist.relay.connect.failures", "Next hops that could not be reached")
+        self.destinations_down = Gauge("mtatwist.relay.destinations.down", "Next hops left alone after they failed")
         self.delivery_seconds = Histogram(
             "mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -19,93 +19,144 @@ from mtatwist.transports.failures import ConnectFailed, Stale
 if TYPE_CHECKING:
     from mtatwist.interfaces import IDelivery, ITransport
     from mtatwist.metrics.instruments import Instruments
+    from mtatwist.relay.limits import Connections, Ramp
+    from mtatwist.relay.route import Route
 
 _log = Logger()
-
-QUEUE_LIMIT = 2000
-"""Pieces of work that may wait in memory for one next hop; more stay in the spool."""
 
 IDLE_SECONDS = 5.0
 """How long a connection without work is kept for the next message."""
 
-GROWTH = 0.01
-"""Connections more that are tried for each delivery, after the next hop wanted fewer than we had."""
+LOW_WATER = 200
+"""Recipients that still wait when more work is asked for, if there was some that had found no room."""
+
+TURN = 20
+"""Messages over one connection before another next hop gets it that has none."""
+
+
+class Destination(NamedTuple):
+    """What has connections of its own: the next hop of a route, or the exchanges of a domain, by its name."""
+
+    route: Route
+    name: str
 
 
 @dataclass(slots=True)
 class Work:
-    """A message for some of its recipients, all of which have the same next hop."""
+    """A message for some of its recipients, all of which have the same next hop.
+
+    ``held``: octets of the body that are kept in memory for it.
+    """
 
     message: Message
     recipients: list[Recipient]
+    held: int = 0
+
+
+class HopOwner(Protocol):
+    """Who is told what becomes of a next hop and its work. Every piece of work comes back by one of the first three."""
+
+    def settled(self, hop: Hop, work: Work, outcomes: Sequence[Outcome]) -> None:
+        """It was tried."""
+
+    def put_back(self, hop: Hop, work: Work) -> None:
+        """It was not, or was cut off by us."""
+
+    def unreachable(self, hop: Hop, work: Work, outcome: Outcome, waiting: Sequence[Work]) -> None:
+        """``work`` found out that nobody answers; the others would only find out the same."""
+
+    def reached(self, hop: Hop) -> None:
+        """There is a new connection."""
+
+    def hungry(self, hop: Hop) -> None:
+        """There is room for more work."""
+
+    def idle(self, hop: Hop) -> None:
+        """Nothing is left here."""
 
 
 class Hop:
-    """Hands work to at most ``connections`` connections; gives outcomes to ``settle``."""
+    """Hands work to as many connections as the next hop bears and the total allows."""
 
     def __init__(
         self,
         transport: ITransport,
-        next_hop: str,
+        destination: Destination,
         *,
-        connections: int,
+        ramp: Ramp,
+        total: Connections,
         clock: IReactorTime,
         metrics: Instruments,
-        settle: Callable[[Work, Sequence[Outcome]], None],
-        idle: Callable[[], object],
+        owner: HopOwner,
     ) -> None:
-        """``idle`` is called when nothing is left here."""
+        self.destination = destination
+        self.waiting = 0  # recipients
+        self.wanted = False  # somebody had more work than there was room
         self._transport = transport
-        self._next_hop = next_hop
-        self._connections = connections
-        self._allowed = float(connections)
+        self._ramp = ramp
+        self._total = total
         self._clock = clock
         self._metrics = metrics
-        self._settle = settle
-        self._idle = idle
+        self._owner = owner
         self._queue: deque[Work] = deque()
         self._workers = 0
         self._resting: list[Deferred[Work | None]] = []
         self._deliveries: set[IDelivery] = set()
         self._connecting: set[Deferred[IDelivery]] = set()
         self._stopping = False
-
-    @property
-    def full(self) -> bool:
-        """Is there no room for more work?"""
-        return len(self._queue) >= QUEUE_LIMIT
+        self._cut = False
 
     def add(self, work: Work) -> None:
         """Deliver ``work`` as soon as a connection is free."""
         if self._resting:
-            self._resting.pop().callback(work)
+            self._rested(self._resting[-1], work)
             return
         self._queue.append(work)
-        if self._workers + 1 <= self._allowed:
-            self._workers += 1
-            Deferred.fromCoroutine(self._worker()).addErrback(self._crashed)
+        self.waiting += len(work.recipients)
+        self._grow()
+
+    def granted(self) -> None:
+        """(Taker) A connection of the total is ours."""
+        self._begin()
+
+    def make_room(self) -> None:
+        """(Taker) Somebody has none: close one that rests."""
+        if self._resting:
+            self._rested(self._resting[0], None)
 
     def drain(self) -> list[Work]:
         """Stop: what has not begun is given back, connections without work are closed."""
         self._stopping = True
-        waiting = list(self._queue)
-        self._queue.clear()
-        while self._resting:
-            self._resting.pop().callback(None)
+        self._total.leave(self)
+        waiting = self._empty()
+        for resting in list(self._resting):
+            self._rested(resting, None)
         return waiting
 
     def cut(self) -> None:
-        """Close the connections, whatever they are doing."""
+        """Close the connections, whatever they are doing; what they were trying has not been tried."""
+        self._cut = True
         for delivery in list(self._deliveries):
             delivery.close()
         for connecting in list(self._connecting):
             connecting.cancel()
 
+    def _grow(self) -> None:
+        """One connection more, if there is work for it, and it is allowed."""
+        if self._queue and self._workers < self._ramp.allowed and self._total.take(self, self._workers):
+            self._begin()
+
+    def _begin(self) -> None:
+        self._workers += 1
+        Deferred.fromCoroutine(self._worker()).addErrback(self._crashed)
+
     async def _worker(self) -> None:
         """One connection, for as long as there is work for it."""
         delivery: IDelivery | None = None
+        turns = 0
         try:
-            while (work := await self._next(delivery)) is not None:
+            while (work := await self._next(delivery, turns)) is not None:
+                turns += 1
                 started = self._clock.seconds()
                 try:
                     if delivery is None or not delivery.usable:
@@ -123,39 +174,44 @@ class Hop:
                         continue
                     return
                 except CancelledError:
-                    outcomes = [Deferral(Reply(451, "4.3.2", "Stopped while connecting"))] * len(work.recipients)
+                    self._owner.put_back(self, work)
+                    continue
                 except Exception:
                     self._metrics.relay_errors.value += 1
-                    _log.failure("delivery_crashed", id=work.message.id, next_hop=self._next_hop)
+                    _log.failure("delivery_crashed", id=work.message.id, next_hop=self.destination.name)
                     outcomes = [Deferral(Reply(451, "4.3.0", "Local trouble"))] * len(work.recipients)
                 self._metrics.delivery_seconds.observe(self._clock.seconds() - started)
-                self._allowed = min(self._allowed + GROWTH, self._connections)
-                self._settle(work, outcomes)
+                self._tried(work, outcomes)
         finally:
-            if delivery is not None:
-                self._deliveries.discard(delivery)
-                delivery.close()
-            self._workers -= 1
-            if not self._workers and not self._queue:
-                self._idle()
+            self._end(delivery)
 
-    async def _next(self, delivery: IDelivery | None) -> Work | None:
+    async def _next(self, delivery: IDelivery | None, turns: int) -> Work | None:
         """The next piece of work; waits for it a while if there is a connection that is worth it."""
+        if self._total.wanted and (self._workers > 1 or turns >= TURN):
+            return None
         if self._queue:
-            return self._queue.popleft()
-        if self._stopping or delivery is None or not delivery.usable:
+            work = self._queue.popleft()
+            self.waiting -= len(work.recipients)
+            if self.wanted and self.waiting <= LOW_WATER:
+                self.wanted = False
+                self._owner.hungry(self)
+            return work
+        if self._stopping or delivery is None or not delivery.usable or self._total.wanted:
             return None
         resting: Deferred[Work | None] = Deferred()
         self._resting.append(resting)
-        timer = self._clock.callLater(IDLE_SECONDS, self._tired, resting)
-        work = await resting
+        self._total.rests(self, True)
+        timer = self._clock.callLater(IDLE_SECONDS, self._rested, resting, None)
+        more = await resting
         if timer.active():
             timer.cancel()
-        return work
+        return more
 
-    def _tired(self, resting: Deferred[Work | None]) -> None:
+    def _rested(self, resting: Deferred[Work | None], work: Work | None) -> None:
         self._resting.remove(resting)
-        resting.callback(None)
+        if not self._resting:
+            self._total.rests(self, False)
+        resting.callback(work)
 
     async def _reconnect(self, old: IDelivery | None) -> IDelivery:
         if old is not None:
@@ -169,31 +225,70 @@ class Hop:
         finally:
             self._connecting.discard(connecting)
         self._deliveries.add(delivery)
+        self._owner.reached(self)
         return delivery
 
     async def _connect(self) -> IDelivery:
-        return await self._transport.connect(self._next_hop)
+        return await self._transport.connect(self.destination.name)
+
+    def _tried(self, work: Work, outcomes: Sequence[Outcome]) -> None:
+        if any(outcome.reply.code == 421 for outcome in outcomes):
+            self._ramp.troubled(self._workers - 1)
+        else:
+            self._ramp.succeeded()
+        if not self._cut:
+            self._owner.settled(self, work, outcomes)
+        else:
+            # It was us who ended it: only what had been decided by then counts.
+            pairs = list(zip(work.recipients, outcomes, strict=True))
+            undecided = [recipient for recipient, outcome in pairs if isinstance(outcome, Deferral)]
+            decided = [(recipient, outcome) for recipient, outcome in pairs if not isinstance(outcome, Deferral)]
+            if undecided:
+                self._owner.put_back(self, Work(work.message, undecided))
+            if decided:
+                recipients, results = zip(*decided, strict=True)
+                self._owner.settled(self, Work(work.message, list(recipients)), results)
+        self._grow()
 
     def _unreachable(self, work: Work, outcome: Outcome) -> bool:
-        """Nobody answers: what waits here would only find out the same, one time-out after the other.
-
-        While others have a connection, it is just one too many: False, and one of them does the work.
-        """
+        """Nobody answers, or it was us who hung up. While others have a connection, it is just one too many: False,
+        and one of them does the work. Else nothing that waits here has a chance, and the owner is told."""
+        if self._cut:
+            self._owner.put_back(self, work)
+            return True
         self._metrics.connect_failures.value += 1
-        _log.info("unreachable", next_hop=self._next_hop, reply=str(outcome.reply))
+        _log.info("unreachable", next_hop=self.destination.name, reply=str(outcome.reply))
         if self._deliveries:
-            self._allowed = float(len(self._deliveries))
+            self._ramp.troubled(len(self._deliveries))
             if self._resting:
-                self._resting.pop().callback(work)
+                self._rested(self._resting[-1], work)
             else:
                 self._queue.appendleft(work)
+                self.waiting += len(work.recipients)
             return False
-        waiting = [work, *self._queue]
-        self._queue.clear()
-        for one in waiting:
-            self._settle(one, [outcome] * len(one.recipients))
+        self._owner.unreachable(self, work, outcome, self._empty())
         return True
+
+    def _empty(self) -> list[Work]:
+        waiting = list(self._queue)
+        self._queue.clear()
+        self.waiting = 0
+        return waiting
+
+    def _end(self, delivery: IDelivery | None) -> None:
+        """A connection is closed, or was never had; what waits may need another."""
+        if delivery is not None:
+            self._deliveries.discard(delivery)
+            delivery.close()
+        self._workers -= 1
+        self._total.give()
+        if not self._workers:
+            if self._queue:
+                self._grow()
+            else:
+                self._total.leave(self)
+                self._owner.idle(self)
 
     def _crashed(self, failure: Failure) -> None:
         self._metrics.relay_errors.value += 1
-        _log.failure("worker_crashed", failure, next_hop=self._next_hop)
+        _log.failure("worker_crashed", failure, next_hop=self.destination.name)

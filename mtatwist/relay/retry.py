@@ -16,8 +16,8 @@ class Schedule:
     """
 
     def __init__(self, intervals: Sequence[float], max_age: float, random: Callable[[], float] = random) -> None:
+        self.max_age = max_age
         self._intervals = tuple(intervals)
-        self._max_age = max_age
         self._random = random
 
     @property
@@ -27,10 +27,10 @@ class Schedule:
 
     def expired(self, received_at: float, now: float) -> bool:
         """Has the message been tried for long enough?"""
-        return now - received_at >= self._max_age
+        return now - received_at >= self.max_age
 
     def next_attempt(self, received_at: float, attempts: int, now: float) -> float:
         """When to try again after ``attempts`` attempts; one last attempt falls on the end of max_age."""
         interval = self._intervals[min(attempts, len(self._intervals)) - 1]
         due = now + interval * (1 + JITTER * (2 * self._random() - 1))
-        return min(due, max(received_at + self._max_age, now + 1.0))
+        return min(due, max(received_at + self.max_age, now + 1.0))

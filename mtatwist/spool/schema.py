@@ -6,7 +6,7 @@ import os
 
 import apsw
 
-VERSION = 2
+VERSION = 3
 """PRAGMA user_version of a database this code reads and writes."""
 
 # What is written once stands in message, what changes in recipient: an update never rewrites a body.
@@ -26,7 +26,7 @@ _MIGRATIONS = {
         number INTEGER NOT NULL, idx INTEGER NOT NULL,
         address TEXT NOT NULL, domain TEXT NOT NULL, orcpt TEXT NOT NULL, notify TEXT NOT NULL,
         state INTEGER NOT NULL, attempts INTEGER NOT NULL, next_attempt REAL NOT NULL,
-        claimed_by INTEGER NOT NULL,  -- a run; void unless it is the one that holds the lock
+        claimed_by INTEGER NOT NULL,  -- a run; each start takes back the claims of the one before
         code INTEGER NOT NULL DEFAULT 0, enhanced TEXT NOT NULL DEFAULT '', text TEXT NOT NULL DEFAULT '',
         host TEXT NOT NULL DEFAULT '', at REAL NOT NULL DEFAULT 0,
         PRIMARY KEY (number, idx)
@@ -38,6 +38,14 @@ _MIGRATIONS = {
     1: """
     ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE clock (ahead REAL NOT NULL);
+    """,
+    # New mail is stored claimed and mostly gone before anybody looks for it: it costs an entry at the end of one small
+    # index, whatever waits. What waits is found by its domain, so that no destination hides another, and by its time.
+    2: """
+    DROP INDEX recipient_due;
+    CREATE INDEX recipient_claimed ON recipient (number) WHERE claimed_by <> 0;
+    CREATE INDEX recipient_due ON recipient (next_attempt) WHERE state < 2 AND claimed_by = 0;
+    CREATE INDEX recipient_domain ON recipient (domain, next_attempt) WHERE state < 2 AND claimed_by = 0;
     """,
 }
 

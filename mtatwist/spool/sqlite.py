@@ -18,9 +18,10 @@ from zope.interface import implementer
 
 from mtatwist.envelope import Envelope, Message, Settled
 from mtatwist.interfaces import ISpool
-from mtatwist.spool import check, schema, times
+from mtatwist.spool import check, due, schema, times
 from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.bodies import BodyFiles
+from mtatwist.spool.due import Claims
 from mtatwist.spool.room import Room
 from mtatwist.spool.tables import Tables
 from mtatwist.spool.writer import SpoolWriter
@@ -77,6 +78,7 @@ class SqliteSpool:
             in_thread=self._bodies.run,
         )
         self._tables = Tables(self._bodies)
+        self._claims = Claims()
         self._readers: list[apsw.Connection] = []
         self._next = 0
         self._identity: tuple[int, int] | None = None
@@ -113,11 +115,7 @@ class SqliteSpool:
             schema.migrate(connection)
             check.layout(connection)
             with connection:
-                rows: Any = connection.execute(
-                    "INSERT INTO run SELECT coalesce(max(number), 0) + 1 FROM run RETURNING number"
-                ).fetchall()
-                run: int = rows[0][0]
-                connection.execute("DELETE FROM run WHERE number < ?", (run,))
+                run = self._claims.begin(connection)
             self.kept_time = times.read(connection)
             return run
 
@@ -146,13 +144,31 @@ class SqliteSpool:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare; none while the spool is in trouble."""
         return self._writer.trouble is None and self._room.enough_for(size)
 
-    def claim_due(self, now: float, limit: int) -> Deferred[list[Message]]:
+    def due_domains(self, now: float, start: str, limit: int) -> Deferred[tuple[list[str], str | None]]:
         """See ISpool."""
-        return self._writer.submit(self._tables.claim, (now, limit))
+        return self._bodies.run(self._read, due.due_domains, now, start, limit)
 
-    def next_due(self) -> Deferred[float | None]:
+    def claim_due(self, now: float, shares: Sequence[tuple[str, int]]) -> Deferred[list[Message]]:
+        """See ISpool. What is due is looked up beside the writer, so that no commit waits for it."""
+        return Deferred.fromCoroutine(self._claim_due(now, shares))
+
+    async def _claim_due(self, now: float, shares: Sequence[tuple[str, int]]) -> list[Message]:
+        work = await self._bodies.run(self._read, due.due, now, shares)
+        claimed: list[Message] = await self._writer.submit(self._claims.claim, (now, work)) if work else []
+        return claimed
+
+    def claim_late(self, received_by: float, after: int, unwarned: bool, limit: int) -> Deferred[list[Message]]:
         """See ISpool."""
-        return self._bodies.run(self._read, self._tables.next_due)
+        return Deferred.fromCoroutine(self._claim_late(received_by, after, unwarned, limit))
+
+    async def _claim_late(self, received_by: float, after: int, unwarned: bool, limit: int) -> list[Message]:
+        work = await self._bodies.run(self._read, due.late, received_by, after, unwarned, limit)
+        claimed: list[Message] = await self._writer.submit(self._claims.claim_late, (work, unwarned)) if work else []
+        return claimed
+
+    def next_due(self, after: float) -> Deferred[float | None]:
+        """See ISpool."""
+        return self._bodies.run(self._read, due.next_due, after)
 
     def keep_ahead(self, ahead: float) -> Deferred[None]:
         """Remember how far the queue's time is ahead of the machine's; ``kept_time`` tells the next run."""
@@ -174,7 +190,7 @@ class SqliteSpool:
 
     def release(self, claims: Sequence[tuple[int, int, float]]) -> Deferred[None]:
         """See ISpool."""
-        return self._writer.submit(self._tables.release, claims)
+        return self._writer.submit(self._claims.release, claims)
 
     def read(self, message: Message, offset: int, size: int) -> Deferred[bytes]:
         """See ISpool."""

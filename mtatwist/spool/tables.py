@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 
 import apsw
 
-from mtatwist.envelope import Envelope, Message, Recipient, Settled, State
-from mtatwist.smtp.reply import Reply
+from mtatwist.envelope import Envelope, Settled, State
 from mtatwist.spool.bodies import BodyFiles
 from mtatwist.store.datadir import sync_directory
 
@@ -136,63 +135,7 @@ class Tables:
         )
         return [gone, *([] for _ in payloads[1:])]
 
-    def claim(self, connection: apsw.Connection, payloads: Sequence[tuple[float, int]]) -> list[list[Message]]:
-        """Claim due recipients for this run. Claims of other runs are void, since we hold the lock."""
-        return [list(self._claim(connection, now, limit)) for now, limit in payloads]
-
-    def _claim(self, connection: apsw.Connection, now: float, limit: int) -> Iterator[Message]:
-        rows: list[Any] = connection.execute(
-            "UPDATE recipient SET claimed_by=?1 WHERE (number, idx) IN (SELECT number, idx FROM recipient"
-            " WHERE state<2 AND next_attempt<=?2 AND claimed_by<>?1 ORDER BY next_attempt LIMIT ?3) RETURNING"
-            " number,idx,address,domain,orcpt,notify,state,attempts,next_attempt,code,enhanced,text,host,at,warned",
-            (self.run, now, limit),
-        ).fetchall()
-        recipients: dict[int, list[Recipient]] = {}
-        for number, index, address, domain, orcpt, notify, state, attempts, due, code, enhanced, text, *last in rows:
-            host, at, warned = last
-            recipients.setdefault(number, []).append(
-                Recipient(
-                    index,
-                    address,
-                    domain,
-                    State(state),
-                    attempts,
-                    due,
-                    Reply(code, enhanced, text) if code else None,
-                    host,
-                    at,
-                    orcpt,
-                    notify,
-                    bool(warned),
-                )
-            )
-        for number, size, *facts in connection.execute(
-            "SELECT number,size,reverse_path,body_type,smtputf8,envid,ret,received_at,session,peer,helo,protocol,tls,"
-            "user FROM message WHERE number IN (SELECT value FROM json_each(?))",
-            (json.dumps(sorted(recipients)),),
-        ):
-            reverse_path, body_type, smtputf8, *others = facts
-            envelope = Envelope(reverse_path, recipients[number], body_type, bool(smtputf8), *others)
-            yield Message(number, envelope, size)
-
-    def release(self, connection: apsw.Connection, payloads: Sequence[Sequence[tuple[int, int, float]]]) -> list[None]:
-        """Give claims back."""
-        connection.execute(
-            "UPDATE recipient SET claimed_by=0, next_attempt=r.value->>2 FROM json_each(?) AS r"
-            " WHERE number=r.value->>0 AND idx=r.value->>1 AND claimed_by=?",
-            (json.dumps([claim for claims in payloads for claim in claims]), self.run),
-        )
-        return [None] * len(payloads)
-
     # What follows only reads, with a connection that can't write.
-
-    def next_due(self, connection: apsw.Connection) -> float | None:
-        """The earliest time at which something unclaimed is due."""
-        row = connection.execute(
-            "SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by<>? ORDER BY next_attempt LIMIT 1",
-            (self.run,),
-        ).fetchone()
-        return None if row is None else row[0]
 
     def read_body(self, connection: apsw.Connection, number: int, offset: int, size: int) -> bytes:
         """A part of a message's body, from its row or its file. Raises LookupError when it is gone."""

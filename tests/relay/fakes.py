@@ -109,10 +109,26 @@ class Delivery:
                 self._under_way[0].callback(self._cut)
 
 
+class _Way:
+    """What a route leads to: a transport for each destination, each counting for itself."""
+
+    def __init__(self, rig: Rig, route: Route) -> None:
+        self._rig = rig
+        self._name = route.next_hop
+
+    def connect(self, next_hop: str) -> Any:
+        return self._rig.transport(next_hop).connect(next_hop)
+
+    def stop(self) -> None:
+        for name, transport in self._rig.transports.items():
+            if name == self._name or not self._name:
+                transport.stop()
+
+
 class Rig:
     """A relay manager with a clock, a spool in memory, and a transport for each next hop."""
 
-    def __init__(self, *routes: Route, spool: Any = None, grace: float = 10.0) -> None:
+    def __init__(self, *routes: Route, spool: Any = None, grace: float = 10.0, connections: int = 500) -> None:
         self.clock = Clock()
         self.clock.advance(1_000_000)
         self.spool: Any = spool or MemorySpool()
@@ -121,12 +137,13 @@ class Rig:
         self.manager = RelayManager(
             self.spool,
             routes=routes or (Route("*", "smtp", "next.test:25"),),
-            transport=lambda route: self.transport(route.next_hop),
+            transport=lambda route: _Way(self, route),
             schedule=Schedule([60.0, 300.0], 1000.0, random=lambda: 0.5),
             hostname="mta.test",
             clock=self.clock,
             wall=self.clock.seconds,
             metrics=self.metrics,
+            connections=connections,
             grace=grace,
         )
         self.manager.startService()

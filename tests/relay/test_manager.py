@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
-from relay.fakes import DOWN, GONE, LATER, TAKEN, Rig
+from relay.fakes import DOWN, GONE, LATER, TAKEN, Delivery, Rig
 from twisted.internet.defer import Deferred, fail
 
 from mtatwist.envelope import Message, Outcome, Recipient, State
 from mtatwist.relay import manager as module
-from mtatwist.relay.manager import PARK_SECONDS, RECIPIENTS_LIMIT
+from mtatwist.relay.manager import RECIPIENTS_LIMIT
 from mtatwist.relay.record import REWRITE_SECONDS
-from mtatwist.relay.route import BY_MX, Route
+from mtatwist.relay.route import Route
 from mtatwist.spool.memory import MemorySpool
+from mtatwist.transports.failures import ConnectFailed
 
 Patch = pytest.MonkeyPatch
 
@@ -141,7 +143,7 @@ def test_what_no_route_matches_goes_by_mx() -> None:
     rig = Rig(Route("there.test", "smtp", "next.test:25"))
     rig.accept("you@there.test", "you@nowhere.test")
     assert rig.attempts() == [(1, ["you@there.test"])]
-    assert rig.attempts(BY_MX.next_hop) == [(1, ["you@nowhere.test"])]
+    assert rig.attempts("nowhere.test") == [(1, ["you@nowhere.test"])]
 
 
 def test_routes_part_a_message() -> None:
@@ -170,34 +172,193 @@ def test_a_next_hop_that_hangs_delays_no_other() -> None:
     assert len(rig.attempts("fast:25")) == 11
 
 
-def test_a_dead_next_hop_defers_everything_for_it() -> None:
+def test_a_dead_next_hop_is_left_alone_and_what_waits_for_it_too() -> None:
     rig = Rig()
     rig.transport().down = True
     for _ in range(3):
         rig.accept("x@there.test")
-    states = [message.envelope.recipients[0] for message in rig.spool.messages.values()]
-    assert [(recipient.state, recipient.last_reply) for recipient in states] == [(State.DEFERRED, DOWN.reply)] * 3
+    first, *others = [message.envelope.recipients[0] for message in rig.spool.messages.values()]
+    assert (first.state, first.last_reply, first.attempts) == (State.DEFERRED, DOWN.reply, 1)
+    assert [(recipient.state, recipient.attempts) for recipient in others] == [(State.PENDING, 0)] * 2
+    assert rig.spool.claims == set()
+    assert rig.metrics.connect_failures.value == 1
     rig.transport().down = False
+    rig.pass_time(2)
+    assert sorted(number for number, _ in rig.attempts()) == [2, 3], "as soon as it is there again"
     rig.pass_time(62)
     assert rig.spool.messages == {}
 
 
-def test_a_full_next_hop_parks_work_in_the_spool_until_there_is_room(monkeypatch: Patch) -> None:
-    monkeypatch.setattr("mtatwist.relay.hop.QUEUE_LIMIT", 2)
+def test_what_waits_for_a_dead_next_hop_is_neither_claimed_nor_written(monkeypatch: Patch) -> None:
+    rig = Rig()
+    rig.transport().down = True
+    for _ in range(30):
+        rig.accept("x@there.test")
+    writes: list[str] = []
+    for name in ("settle", "release", "claim_due"):
+        asked = getattr(rig.spool, name)
+        monkeypatch.setattr(
+            rig.spool, name, lambda *args, asked=asked, name=name: writes.append(name) or asked(*args), raising=True
+        )
+    rig.pass_time(600)
+    # One attempt after each pause: of 1, 2, 4 ... 256 seconds.
+    tried = rig.metrics.connect_failures.value
+    assert 8 <= tried <= 12
+    assert len(writes) <= 2 * tried
+    assert rig.spool.claims == set()
+
+
+def test_new_mail_for_a_dead_next_hop_waits_for_the_next_attempt() -> None:
+    rig = Rig()
+    rig.transport().down = True
+    rig.accept("x@there.test")
+    rig.accept("x@there.test")
+    rig.pass_time(1)  # the second failure: two seconds
+    assert rig.metrics.connect_failures.value == 2
+    rig.transport().down = False
+    rig.accept("x@there.test")
+    assert rig.attempts() == []
+    rig.pass_time(3)
+    assert [number for number, _ in rig.attempts()] == [3]
+
+
+def test_a_destination_that_is_being_tried_again_gets_one_message_until_it_answers() -> None:
+    rig = Rig()
+    rig.transport().down = True
+    for _ in range(10):
+        rig.accept("x@there.test")
+    rig.transport().down = False
+    rig.transport().hold_connect = True
+    rig.pass_time(2)
+    rig.accept("x@there.test")
+    assert len(rig.transport().connecting) == 1
+    assert rig.metrics.in_flight.value == 1
+    rig.transport().hold_connect = False
+    rig.transport().connecting.pop().callback(Delivery(rig.transport()))
+    rig.pass_time(1)
+    assert len(rig.attempts()) == 10
+
+
+def test_a_failure_for_good_is_everybodys() -> None:
+    """A domain that does not exist: nobody there will ever answer."""
+    rig = Rig(Route("*", "smtp", "next.test:25", connections=1))
+    rig.transport().hold_connect = True
+    for _ in range(3):
+        rig.accept("x@there.test", reverse_path="")
+    rig.transport().connecting[0].errback(ConnectFailed(GONE))
+    assert rig.spool.messages == {}
+    assert (rig.metrics.failed.value, rig.metrics.destinations_down.value) == (3, 0)
+
+
+def test_who_waits_for_a_dead_next_hop_too_long_goes_back_with_what_was_said_last() -> None:
+    rig = Rig(Route("there.test", "smtp", "dead:25"), Route("*", "smtp", "next.test:25"))
+    rig.transport("dead:25").down = True
+    for _ in range(3):
+        rig.accept("x@there.test")
+    rig.pass_time(1100)
+    assert rig.spool.messages == {}
+    assert rig.metrics.expired.value == 3
+    assert [paths for _, paths in rig.attempts()] == [["me@here.test"]] * 3
+
+
+def test_a_full_next_hop_leaves_work_in_the_spool_until_there_is_room(monkeypatch: Patch) -> None:
+    monkeypatch.setattr("mtatwist.relay.destinations.QUEUE_LIMIT", 2)
+    monkeypatch.setattr("mtatwist.relay.hop.LOW_WATER", 0)
     rig = Rig(Route("*", "smtp", "next.test:25", connections=1))
     rig.transport().hold = True
-    for _ in range(5):
-        rig.accept("x@there.test")
-    assert rig.metrics.in_flight.value == 3
-    assert len(rig.spool.claims) == 3
+    for _ in range(9):
+        rig.store("x@there.test")
+    rig.spool.claims.clear()
+    rig.pass_time(100)
+    assert rig.metrics.in_flight.value == len(rig.spool.claims) == 3
     rig.transport().hold = False
     rig.transport().go_on()
-    assert len(rig.attempts()) == 3
-    rig.pass_time(PARK_SECONDS + 2)
-    assert len(rig.attempts()) == 5
+    rig.pass_time(3)
+    assert len(rig.attempts()) == 9
     assert rig.spool.messages == {}
     # Nothing was tried in vain, so nothing counts as an attempt.
     assert rig.metrics.deferred.value == 0
+
+
+def left_behind(*paths: str) -> Any:
+    """A spool in which an earlier run has left messages to these."""
+    spool: Any = MemorySpool()
+    first = Rig(spool=spool)
+    for path in paths:
+        first.store(path)
+    first.stopping()
+    spool.claims.clear()
+    return spool
+
+
+def test_one_message_does_not_wait_behind_a_thousand() -> None:
+    """All of them are due, and all of the others were before it."""
+    spool = left_behind(*["x@big.test"] * 1000, "x@small.test")
+    rig = Rig(Route("*", "smtp"), spool=spool)
+    rig.pass_time(1)
+    numbers = [number for number, _ in rig.attempts("small.test")]
+    assert numbers == [1001]
+    rig.pass_time(30)
+    assert len(rig.attempts("big.test")) == 1000
+    assert spool.messages == {}
+
+
+def test_what_waits_for_one_that_is_slow_is_in_nobodys_way() -> None:
+    spool = left_behind(*["x@slow.test"] * 3000, *["x@fast.test"] * 300)
+    rig = Rig(Route("*", "smtp"), spool=spool)
+    rig.transport("slow.test").hold = True
+    rig.pass_time(20)
+    assert len(rig.attempts("fast.test")) == 300
+    assert rig.metrics.in_flight.value <= 600
+    rig.accept("new@fast.test")
+    assert len(rig.attempts("fast.test")) == 301
+
+
+def test_after_an_outage_of_ours_the_others_are_not_stormed() -> None:
+    spool = left_behind(*(f"x@d{number}.test" for number in range(1000)))
+    rig = Rig(Route("*", "smtp"), spool=spool)
+    begun = []
+    for _ in range(5):
+        begun.append(sum(len(transport.attempts) for transport in rig.transports.values()))
+        rig.pass_time(1)
+    assert begun[0] <= 100
+    assert all(later <= 2 * earlier + 100 for earlier, later in itertools.pairwise(begun))
+    rig.pass_time(5)
+    assert spool.messages == {}
+
+
+def test_each_domain_without_a_smart_host_is_a_destination_of_its_own() -> None:
+    rig = Rig(Route("*", "smtp"))
+    rig.transport("dead.test").down = True
+    rig.accept("x@dead.test", "y@live.test", "z@live.test")
+    rig.accept("x@dead.test")
+    assert rig.attempts("live.test") == [(1, ["y@live.test", "z@live.test"])]
+    assert rig.metrics.connect_failures.value == 1
+    assert rig.metrics.destinations_down.value == 1
+
+
+def test_many_destinations_leave_nothing_behind() -> None:
+    rig = Rig(Route("*", "smtp"))
+    for number in range(500):
+        rig.accept(f"x@d{number}.test")
+    rig.pass_time(10)
+    assert rig.spool.messages == {}
+    assert rig.manager._destinations._hops == {}
+    assert len(rig.clock.getDelayedCalls()) == 1, "the next look"
+
+
+def test_the_total_of_connections_is_kept_and_everybody_gets_a_turn() -> None:
+    rig = Rig(Route("*", "smtp"), connections=4)
+    for number in range(12):
+        rig.transport(f"d{number}.test").hold = True
+        for _ in range(3):
+            rig.accept(f"x@d{number}.test")
+    for _ in range(60):
+        assert sum(len(transport.open) for transport in rig.transports.values()) <= 4
+        for transport in rig.transports.values():
+            transport.go_on(1)
+        rig.pass_time(1)
+    assert rig.spool.messages == {}
 
 
 def test_above_the_limit_in_flight_new_mail_stays_in_the_spool(monkeypatch: Patch) -> None:
@@ -253,8 +414,14 @@ class BrokenSpool(MemorySpool):
     def claim_due(self, *arguments: Any) -> Any:
         return self._try("claim_due", *arguments)
 
-    def next_due(self) -> Any:
-        return self._try("next_due")
+    def next_due(self, *arguments: Any) -> Any:
+        return self._try("next_due", *arguments)
+
+    def due_domains(self, *arguments: Any) -> Any:
+        return self._try("due_domains", *arguments)
+
+    def claim_late(self, *arguments: Any) -> Any:
+        return self._try("claim_late", *arguments)
 
     def settle(self, *arguments: Any) -> Any:
         return self._try("settle", *arguments)
@@ -266,7 +433,7 @@ class BrokenSpool(MemorySpool):
         return self._try("read", *arguments)
 
 
-@pytest.mark.parametrize("call", ["claim_due", "next_due"])
+@pytest.mark.parametrize("call", ["due_domains", "claim_due", "claim_late", "next_due"])
 def test_the_search_for_due_work_survives_trouble(call: str) -> None:
     spool = BrokenSpool()
     rig = Rig(spool=spool)
@@ -356,7 +523,8 @@ def test_stop_cuts_what_hangs_after_the_grace(where: str) -> None:
     assert not done
     rig.clock.advance(0.2)
     assert done
-    assert rig.spool.messages[1].envelope.recipients[0].state == State.DEFERRED
+    recipient = rig.spool.messages[1].envelope.recipients[0]
+    assert (recipient.state, recipient.attempts) == (State.PENDING, 0), "it was us who ended it"
     assert rig.spool.claims == set()
     assert rig.metrics.relay_errors.value == 0
     assert not rig.clock.getDelayedCalls()
@@ -409,23 +577,32 @@ def test_a_clock_that_jumps_back_stops_nothing_for_long() -> None:
     rig.transport().judge = lambda message, recipient: LATER
     rig.accept("x@there.test")
     looks: list[float] = []
-    found = rig.spool.claim_due
-    rig.spool.claim_due = lambda now, limit: looks.append(now) or found(now, limit)
-    rig.manager._wall = lambda: rig.clock.seconds() - 500_000
+    found = rig.spool.due_domains
+    rig.spool.due_domains = lambda now, *more: looks.append(now) or found(now, *more)
+    rig.manager._backlog._wall = lambda: rig.clock.seconds() - 500_000
     rig.pass_time(300)
     assert len(looks) >= 4
 
 
 def test_a_large_queue_is_claimed_by_the_piece(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(module, "CLAIM_LIMIT", 10)
-    spool: Any = MemorySpool()
-    first = Rig(spool=spool)
-    for _ in range(35):
-        first.store("x@there.test")
-    spool.claims.clear()
-    limits: list[int] = []
+    monkeypatch.setattr("mtatwist.relay.backlog.CLAIM_LIMIT", 10)
+    spool = left_behind(*["x@there.test"] * 35)
+    claimed: list[int] = []
     found = spool.claim_due
-    spool.claim_due = lambda now, limit: limits.append(limit) or found(now, limit)
-    second = Rig(spool=spool)
-    assert len(second.attempts()) == 35
-    assert set(limits) == {10}
+    spool.claim_due = lambda now, shares: claimed.append(sum(share for _, share in shares)) or found(now, shares)
+    rig = Rig(spool=spool)
+    assert len(rig.attempts()) == 35
+    assert max(claimed) <= 10
+
+
+def test_a_claim_that_can_not_be_recorded_after_the_stop_is_no_complaint() -> None:
+    """It is void after the next start, and the work is done again."""
+    spool = BrokenSpool()
+    rig = Rig(spool=spool)
+    rig.transport().hold = True
+    rig.accept("x@there.test")
+    done = rig.stopping()
+    spool.broken = {"settle"}
+    rig.transport().go_on()
+    assert done
+    assert rig.metrics.relay_errors.value == 0

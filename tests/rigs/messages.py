@@ -38,7 +38,7 @@ def body(size: int, seed: int = 0) -> bytes:
     return line[:size]
 
 
-def claim(spool: Any, wait: Callable[[Any], Any], now: float = AT, limit: int = 1000) -> list[Message]:
+def claim_due(spool: Any, wait: Callable[[Any], Any], now: float = AT, limit: int = 1000) -> list[Message]:
     """Claim what is due, up to ``limit`` recipients of each domain."""
     domains, following = wait(spool.due_domains(now, "", 1000))
     assert following is None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import apsw
-from rigs.messages import AT, body, envelope, settled
+from rigs.messages import AT, body, claim_due, envelope, settled
 from rigs.pump import Pump
 from rigs.stable_storage import Watch
 
@@ -169,7 +169,7 @@ def large_committed(run: Run) -> None:
 def abort_before_unlink(run: Run) -> None:
     BodyFiles.remove = die  # type: ignore[method-assign]
     run.begin(LARGE).abort()
-    run.pump.wait(run.spool.next_due())
+    run.pump.wait(run.spool.next_due(AT))
     while True:
         run.pump._calls.get(timeout=30)()
 
@@ -201,7 +201,7 @@ def commit_in_doubt(run: Run) -> None:
 def claimed(run: Run) -> None:
     message = run.store(SMALL)
     run.pump.wait(run.spool.release([(message.number, index, AT) for index in (0, 1)]))
-    assert len(run.pump.wait(run.spool.claim_due(AT, 100))) == 1
+    assert len(claim_due(run.spool, run.pump.wait)) == 1
     die()
 
 

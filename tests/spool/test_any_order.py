@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
-from rigs.messages import AT, body, envelope, settled
+from rigs.messages import AT, body, claim_due, envelope, settled
 from rigs.pump import Pump
 from twisted.internet.defer import Deferred
 
@@ -119,7 +119,7 @@ class Spools(RuleBasedStateMachine):
     @rule(target=claims)
     def claim(self) -> Any:
         """All that is due, and with its body."""
-        answers = self.both(lambda spool: spool.claim_due(self.now, 1000))
+        answers = [claim_due(spool, self.pump.wait, self.now) for spool in (self.sqlite, self.memory)]
         due = sorted(claim for claim, (claimed, at, _) in self.known.items() if not claimed and at <= self.now)
         for spool, messages in zip((self.sqlite, self.memory), answers, strict=True):
             named = {self.number(spool, model): model for model in self.names}
@@ -147,7 +147,7 @@ class Spools(RuleBasedStateMachine):
     @invariant()
     def next_due(self) -> None:
         due = min((at for claimed, at, _ in self.known.values() if not claimed), default=None)
-        assert self.both(lambda spool: spool.next_due()) == [due, due]
+        assert self.both(lambda spool: spool.next_due(0.0)) == [due, due]
 
 
 Spools.TestCase.settings = settings(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from rigs.messages import AT, REPLIES, body, envelope
+from rigs.messages import AT, REPLIES, body, claim_due, envelope
 from rigs.pump import Pump
 
 from mtatwist.envelope import Message, State, queue_id
@@ -79,7 +79,7 @@ def start_again(data_dir: Path, told: list[list[str]], now: float = AT) -> Found
     spool = SqliteSpool(data_dir, reactor=pump, metrics=Instruments())  # type: ignore[arg-type]
     spool.start()
     try:
-        for message in pump.wait(spool.claim_due(now, 1000)):
+        for message in claim_due(spool, pump.wait, now):
             found.messages[message.number] = message
             found.bodies[message.number] = pump.wait(spool.read(message, 0, message.size + 1))
         found.next_number = spool.create(envelope()).number

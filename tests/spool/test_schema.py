@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from rigs.messages import AT, body, envelope
+from rigs.messages import AT, body, claim_due, envelope
 from rigs.pump import Pump
 
 from mtatwist.metrics.instruments import Instruments
@@ -80,7 +80,7 @@ def test_an_older_spool_is_brought_along_with_its_mail(tmp_path: Path, monkeypat
     monkeypatch.setitem(schema._MIGRATIONS, schema.VERSION - 1, "CREATE TABLE later (x); CREATE TABLE still_later (x)")
     spool, pump = make(data_dir)
     spool.start()
-    assert [found.number for found in pump.wait(spool.claim_due(AT, 10))] == [message.number]
+    assert [found.number for found in claim_due(spool, pump.wait, AT)] == [message.number]
     spool.stop()
     connection = schema.connect(data_dir / "spool.sqlite")
     assert pragma(connection, "user_version") == schema.VERSION

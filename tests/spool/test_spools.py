@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rigs.messages import AT, REPLIES, body, envelope, settled
+from rigs.messages import AT, REPLIES, body, claim_due, envelope, settled
 from rigs.pump import Pump
 from twisted.internet.defer import Deferred
 
@@ -42,7 +42,7 @@ class Rig:
 
     def due(self, now: float = AT, limit: int = 100) -> dict[int, list[int]]:
         """Claim what is due: message number to recipients' indexes."""
-        return {message.number: indexes(message) for message in claim(self.spool, self.wait, now, limit)}
+        return {message.number: indexes(message) for message in claim_due(self.spool, self.wait, now, limit)}
 
     def release(self, message: Message, due: float = AT) -> None:
         self.wait(self.spool.release([(message.number, r.index, due) for r in message.envelope.recipients]))
@@ -85,7 +85,7 @@ def test_a_message_comes_back_byte_for_byte(rig: Rig, size: int) -> None:
     message = rig.store(data=data)
     assert message.size == size
     rig.release(message)
-    (claimed,) = claim(rig.spool, rig.wait, AT)
+    (claimed,) = claim_due(rig.spool, rig.wait, AT)
     assert (claimed.number, claimed.size) == (message.number, size)
     assert rig.read(claimed) == rig.read(message) == data
 
@@ -96,7 +96,7 @@ def test_any_part_can_be_read(rig: Rig, size: int, offset: int, count: int) -> N
     data = body(size)
     message = rig.store(data=data)
     rig.release(message)
-    (claimed,) = claim(rig.spool, rig.wait, AT)
+    (claimed,) = claim_due(rig.spool, rig.wait, AT)
     offset %= size
     assert rig.wait(rig.spool.read(claimed, offset, count)) == data[offset : offset + count]
     assert rig.wait(rig.spool.read(claimed, size, 10)) == b""
@@ -109,7 +109,7 @@ def test_everything_the_envelope_says_is_kept(rig: Rig) -> None:
     to.recipients[1].orcpt, to.recipients[1].notify = "rfc822;x@example.net", "FAILURE,DELAY"
     message = rig.store(to)
     rig.release(message)
-    (claimed,) = claim(rig.spool, rig.wait, AT)
+    (claimed,) = claim_due(rig.spool, rig.wait, AT)
     claimed.envelope.recipients.sort(key=lambda r: r.index)
     for recipient in to.recipients:
         recipient.next_attempt = AT
@@ -133,7 +133,7 @@ def test_released_work_is_due_again_and_not_counted(rig: Rig) -> None:
     rig.release(message, AT + 5)
     assert rig.wait(rig.spool.next_due(0.0)) == AT + 5
     assert rig.due(AT + 4) == {}
-    (claimed,) = claim(rig.spool, rig.wait, AT + 5)
+    (claimed,) = claim_due(rig.spool, rig.wait, AT + 5)
     assert claimed.envelope.recipients[0].attempts == 0
     assert claimed.envelope.recipients[0].state is State.PENDING
 
@@ -154,12 +154,68 @@ def test_the_earliest_go_first_and_no_more_than_asked_for(rig: Rig) -> None:
     assert rig.due(AT + 100, 2) == {messages[4].number: [0], messages[2].number: [0]}
 
 
-def test_the_limit_counts_recipients(rig: Rig) -> None:
-    message = rig.store(envelope(*(f"{n}@example.org" for n in range(7))))
+def test_those_of_one_message_at_one_domain_are_claimed_together(rig: Rig) -> None:
+    """Else each share of a large domain would be a transaction of its own, and take the message along."""
+    message = rig.store(envelope(*(f"{n}@example.org" for n in range(7)), "x@example.net"))
     rig.release(message)
-    claimed = [rig.due(AT, 3).get(message.number, []) for _ in range(4)]
-    assert [len(part) for part in claimed] == [3, 3, 1, 0]
-    assert sorted(index for part in claimed for index in part) == list(range(7))
+    (claimed,) = rig.wait(rig.spool.claim_due(AT, [("example.org", 3)]))
+    assert indexes(claimed) == list(range(7))
+    (claimed,) = rig.wait(rig.spool.claim_due(AT, [("example.org", 3), ("example.net", 3)]))
+    assert indexes(claimed) == [7]
+
+
+def test_each_domain_has_its_share(rig: Rig) -> None:
+    for _ in range(5):
+        rig.release(rig.store(envelope("a@big.test")))
+    rig.release(rig.store(envelope("a@small.test")))
+    claimed = rig.wait(rig.spool.claim_due(AT, [("big.test", 2), ("small.test", 2), ("gone.test", 2)]))
+    assert [message.envelope.recipients[0].domain for message in claimed] == ["big.test", "big.test", "small.test"]
+
+
+def test_domains_are_visited_in_order_and_by_the_piece(rig: Rig) -> None:
+    for domain in ("d.test", "a.test", "c.test", "b.test", "e.test"):
+        rig.release(rig.store(envelope(f"x@{domain}")), AT + (100 if domain == "b.test" else 0))
+    rig.store(envelope("x@claimed.test"))
+    pages = []
+    following: str | None = ""
+    while following is not None:
+        domains, following = rig.wait(rig.spool.due_domains(AT, following, 2))
+        pages.append(domains)
+    assert pages == [["a.test"], ["c.test", "d.test"], ["e.test"]]
+
+
+def test_a_domain_without_a_name_is_found_too(rig: Rig) -> None:
+    """However it came there: what is in the spool is tried."""
+    rig.release(rig.store(envelope("odd@")))
+    assert rig.wait(rig.spool.due_domains(AT, "", 1))[0] == [""]
+    assert len(rig.due()) == 1
+
+
+def test_the_next_time_is_later_than_what_is_due(rig: Rig) -> None:
+    for due in (10.0, 20.0):
+        rig.release(rig.store(), AT + due)
+    assert rig.wait(rig.spool.next_due(AT + 10)) == AT + 20
+    assert rig.wait(rig.spool.next_due(AT + 20)) is None
+
+
+def test_old_messages_are_claimed_whether_they_are_due_or_not(rig: Rig) -> None:
+    messages = [rig.store(envelope("a@example.org", "b@example.org", received_at=AT + n)) for n in range(5)]
+    for message in messages[:4]:
+        rig.release(message, AT + 1e6)
+    first, second = rig.wait(rig.spool.claim_late(AT + 2, 0, False, 4))
+    assert [(m.number, indexes(m)) for m in (first, second)] == [(m.number, [0, 1]) for m in messages[:2]]
+    (third,) = rig.wait(rig.spool.claim_late(AT + 2, second.number, False, 4))
+    assert third.number == messages[2].number, "and not the one that is too young, or the one that is claimed"
+    assert rig.wait(rig.spool.claim_late(AT + 2, 0, False, 4)) == []
+
+
+def test_who_was_warned_is_not_claimed_for_that_again(rig: Rig) -> None:
+    message = rig.store(envelope("a@example.org", "b@example.org"))
+    rig.settle(settled(message, 0, State.DEFERRED, AT + 1e6, warned=True), settled(message, 1, State.DEFERRED, AT))
+    (claimed,) = rig.wait(rig.spool.claim_late(AT, 0, True, 10))
+    assert indexes(claimed) == [1]
+    (claimed,) = rig.wait(rig.spool.claim_late(AT, 0, False, 10))
+    assert indexes(claimed) == [0]
 
 
 def test_each_recipient_has_a_state_of_its_own(rig: Rig) -> None:
@@ -170,7 +226,7 @@ def test_each_recipient_has_a_state_of_its_own(rig: Rig) -> None:
         settled(message, 2, State.DEFERRED, AT + 300),
     )
     assert rig.wait(rig.spool.next_due(0.0)) == AT + 60
-    (claimed,) = claim(rig.spool, rig.wait, AT + 60)
+    (claimed,) = claim_due(rig.spool, rig.wait, AT + 60)
     (recipient,) = claimed.envelope.recipients
     assert (recipient.index, recipient.address) == (1, "b@example.org")
     assert (recipient.state, recipient.attempts) == (State.DEFERRED, 1)
@@ -198,7 +254,7 @@ def test_a_result_counts_only_for_a_claim_that_is_ours(rig: Rig) -> None:
     assert rig.due() == {message.number: [0]}
     rig.settle(settled(message, 0, State.DEFERRED, AT + 60))
     rig.settle(settled(message, 0, State.FAILED))
-    (claimed,) = claim(rig.spool, rig.wait, AT + 60)
+    (claimed,) = claim_due(rig.spool, rig.wait, AT + 60)
     assert claimed.envelope.recipients[0].attempts == 1
 
 
@@ -207,7 +263,7 @@ def test_only_a_claim_that_is_ours_can_be_released(rig: Rig) -> None:
     rig.settle(settled(message, 0, State.DEFERRED, AT + 60))
     rig.release(message, AT)
     assert rig.wait(rig.spool.next_due(0.0)) == AT + 60
-    (claimed,) = claim(rig.spool, rig.wait, AT + 60)
+    (claimed,) = claim_due(rig.spool, rig.wait, AT + 60)
     rig.settle(settled(claimed, 0, State.DELIVERED))
     rig.release(claimed)
     assert rig.wait(rig.spool.next_due(0.0)) is None
@@ -258,7 +314,7 @@ def test_who_was_warned_stays_warned(rig: Rig) -> None:
             settled(message, 1, State.DEFERRED, AT),
         ]
         rig.settle(*results)
-        (message,) = claim(rig.spool, rig.wait, AT)
+        (message,) = claim_due(rig.spool, rig.wait, AT)
         seen.append([r.warned for r in sorted(message.envelope.recipients, key=lambda r: r.index)])
     assert seen == [[False, False], [True, False], [True, False]]
 

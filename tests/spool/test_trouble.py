@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 import pytest
-from rigs.messages import AT, body, envelope, settled
+from rigs.messages import AT, body, claim_due, envelope, settled
 from rigs.processes import need_root
 from rigs.pump import Pump
 from rigs.stable_storage import Watch
@@ -402,7 +402,7 @@ def test_a_settlement_that_took_place_after_all_can_be_repeated(rig: Rig, monkey
     assert [one.number for one in stored] == [report.number for report in reports]
     rig.check(stored)
     rig.pump.wait(rig.spool.release([(one.number, 0, AT) for one in stored]))
-    assert len(rig.pump.wait(rig.spool.claim_due(AT, 10))) == 2
+    assert len(claim_due(rig.spool, rig.pump.wait, AT)) == 2
 
 
 def test_a_file_stays_while_its_row_may_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_text_that_is_not_unicode_stops_no_claim(rig: Rig) -> None:
         odd.number, 0, State.DEFERRED, Reply(451, "4.3.0", "caf\udce9 \x00 ü\n\U0001f600"), "h\udc80", AT, AT
     )
     rig.pump.wait(rig.spool.settle([odd], []))
-    (claimed,) = rig.pump.wait(rig.spool.claim_due(AT, 10))
+    (claimed,) = claim_due(rig.spool, rig.pump.wait, AT)
     assert claimed.envelope.recipients[0].last_reply == Reply(451, "4.3.0", "caf? \x00 ü\n\U0001f600")
 
 
