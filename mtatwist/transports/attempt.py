@@ -35,23 +35,23 @@ class Attempt:
                 reply = Reply(452, "4.5.3", reply.text)
             self.settle([index], reply)
 
-    def settle(self, group: Iterable[int], reply: Reply) -> None:
-        """The outcome of some."""
-        outcome = self._outcome(reply)
+    def settle(self, group: Iterable[int], reply: Reply, *, ours: bool = False) -> None:
+        """The outcome of some. ``ours``: nobody said so but ourselves."""
+        outcome = self._outcome(reply, "" if ours else self._host)
         for index in group:
             self._outcomes[index] = outcome
 
-    def all_open(self, reply: Reply) -> None:
+    def all_open(self, reply: Reply, *, ours: bool = False) -> None:
         """The outcome of all that are still open."""
-        self.settle(self.open, reply)
+        self.settle(self.open, reply, ours=ours)
 
     def outcomes(self) -> list[Outcome]:
         """The outcome of each."""
-        return [outcome or self._outcome(Reply(451, "4.3.0", "No outcome")) for outcome in self._outcomes]
+        return [outcome or Deferral(Reply(451, "4.3.0", "No outcome")) for outcome in self._outcomes]
 
-    def _outcome(self, reply: Reply) -> Outcome:
+    def _outcome(self, reply: Reply, host: str) -> Outcome:
         if 300 <= reply.code < 400:
-            reply = Reply(451, "4.5.0", f"Unexpected reply: {reply}")
+            return Deferral(Reply(451, "4.5.0", f"Unexpected reply from {self._host}: {reply}"))
         if reply.positive:
-            return Delivered(reply, self._host, self._handed)
-        return Failure(reply, self._host) if reply.permanent else Deferral(reply, self._host)
+            return Delivered(reply, host, self._handed)
+        return Failure(reply, host) if reply.permanent else Deferral(reply, host)

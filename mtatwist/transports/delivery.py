@@ -72,19 +72,20 @@ class SmtpDelivery:
         host = self._session.target.host
         limit = self._offered.get("SIZE", "")
         if limit.isdecimal() and 0 < int(limit) < message.size:
-            return [Failure(Reply(552, "5.3.4", f"Message is larger than {limit} octets"), host)] * len(recipients)
+            why = f"The message is larger than the {limit} octets that {host} takes"
+            return [Failure(Reply(552, "5.3.4", why))] * len(recipients)
         attempt = Attempt(host, len(recipients), self._handed())
         body = Body(self._spool, message)
         paths = paths_for(message, [recipient.address for recipient in recipients], self._offered)
         for index, path in enumerate(paths.forward):
             if path is None:
-                attempt.settle([index], NEEDS_SMTPUTF8)
+                attempt.settle([index], NEEDS_SMTPUTF8, ours=True)
         if not attempt.open:
             return attempt.outcomes()
         try:
             form = await choose_form(message, paths, body, self._offered)
         except CannotSend as cannot:
-            attempt.all_open(cannot.reply)
+            attempt.all_open(cannot.reply, ours=True)
             return attempt.outcomes()
         except Unreadable as unreadable:
             return [Deferral(Reply(451, "4.3.0", str(unreadable)))] * len(recipients)
@@ -101,7 +102,8 @@ class SmtpDelivery:
                 raise Stale from None
             if attempt.uncertain and attempt.open:
                 self._may_be_taken(message, str(broken))
-            attempt.all_open(Reply(451, "4.4.2", str(broken)))
+            why = f"Connection to {self._session.target.name} failed: {broken}"
+            attempt.all_open(Reply(451, "4.4.2", why), ours=True)
         self._used = True
         return attempt.outcomes()
 
@@ -166,7 +168,7 @@ class SmtpDelivery:
         elif data.positive:
             # Of 2xx nothing follows: nothing was sent, so nothing was taken. A server that waits for a message
             # although MAIL was refused must not get one, not even an empty one.
-            attempt.all_open(Reply(451, "4.5.0", f"Unexpected reply to DATA: {data}"))
+            attempt.all_open(Reply(451, "4.5.0", f"Unexpected reply to DATA: {data}"), ours=True)
             self._wire.break_off("server is out of step")
         else:
             attempt.all_open(data)
@@ -185,7 +187,7 @@ class SmtpDelivery:
         except Unreadable as unreadable:
             # Cutting the connection is the only way to end a message that must not be taken.
             wire.break_off(str(unreadable))
-            attempt.all_open(Reply(451, "4.3.0", str(unreadable)))
+            attempt.all_open(Reply(451, "4.3.0", str(unreadable)), ours=True)
             return
         except ConnectionBroken:
             if not wire.refused:
@@ -195,7 +197,7 @@ class SmtpDelivery:
             wire.break_off("server refused the message before its end")
             while waiting and wire.refused:
                 attempt.settle(waiting.pop(0), await wire.reply(0))
-            attempt.all_open(Reply(451, "4.4.2", wire.broken))
+            attempt.all_open(Reply(451, "4.4.2", wire.broken), ours=True)
             return
         wire.end_content()
         attempt.uncertain = True

@@ -30,6 +30,13 @@ class Target(NamedTuple):
         """Is it a unix socket?"""
         return not self.port
 
+    @property
+    def name(self) -> str:
+        """Host, address and port, for people."""
+        if self.is_local:
+            return self.host
+        return f"{self.host if self.address == self.host else f'{self.host}[{self.address}]'}:{self.port}"
+
 
 def split_next_hop(next_hop: str) -> tuple[str, int]:
     """The host and the port of "host:port", "[v6]:port" or "unix:/path"; for a unix socket its path and 0."""

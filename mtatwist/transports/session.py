@@ -66,7 +66,8 @@ class Opening:
         try:
             return await self._open(wire, target, "none" if in_clear else self.tls)
         except ConnectionBroken as broken:
-            raise ConnectFailed(Deferral(Reply(451, "4.4.2", f"Connection failed: {broken}"), target.host)) from None
+            why = f"Connection to {target.name} failed: {broken}"
+            raise ConnectFailed(Deferral(Reply(451, "4.4.2", why))) from None
         except (ConnectFailed, TlsFailed):
             raise
         except BaseException:
@@ -90,7 +91,7 @@ class Opening:
         if tls == "may":
             return Session(wire, target, offered)
         wire.quit(self.timeouts.quit)
-        raise ConnectFailed(Deferral(Reply(450, "4.7.4", "TLS is required and not offered"), target.host))
+        raise ConnectFailed(Deferral(Reply(450, "4.7.4", f"TLS is required, and {target.name} does not offer it")))
 
     async def _secure(self, wire: SmtpWire, target: Target, *, verify: bool) -> Session:
         try:

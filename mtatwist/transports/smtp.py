@@ -104,7 +104,8 @@ class SmtpTransport:
             return await self._opening.open(await self._dial(target), target)
         except TlsFailed as failed:
             if self._opening.tls != "may":
-                raise ConnectFailed(Deferral(Reply(450, "4.7.5", f"TLS failed: {failed}"), target.host)) from None
+                why = f"TLS failed with {target.name}: {failed}"
+                raise ConnectFailed(Deferral(Reply(450, "4.7.5", why))) from None
             self._metrics.tls_fallbacks.value += 1
             _log.warn("tls_failed", host=target.host, address=target.address, why=str(failed), then="in clear")
             return await self._opening.open(await self._dial(target), target, in_clear=True)
@@ -115,8 +116,8 @@ class SmtpTransport:
         except (CancelledError, ConnectingCancelledError):
             raise CancelledError from None
         except Exception as error:
-            why = str(error) or type(error).__name__
-            raise ConnectFailed(Deferral(Reply(451, "4.4.1", f"Cannot connect: {why}"), target.host)) from None
+            why = f"Cannot connect to {target.name}: {str(error) or type(error).__name__}"
+            raise ConnectFailed(Deferral(Reply(451, "4.4.1", why))) from None
 
 
 _TELLING = {"4.4.4": 0, "4.4.1": 1, "4.4.2": 2}
