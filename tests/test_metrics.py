@@ -115,6 +115,25 @@ def expired(server: Whole) -> Instruments:
     return server.metrics
 
 
+def late(server: Whole) -> Instruments:
+    server.connect().send()
+    server.pass_time(5 * 3600)
+    server.next_hop_is_down()
+    return server.metrics
+
+
+def asked_to_tell(mail: str, rcpt: str, say: Callable[[str], str | None]) -> Callable[[Whole], Instruments]:
+    """A message with this envelope, to a next hop that sends no DSNs."""
+
+    def scenario(server: Whole) -> Instruments:
+        session = server.connect()
+        session.say("EHLO client.test", mail, rcpt, "DATA", b"Subject: x\r\n\r\n.\r\n")
+        server.next_hop(Peer(say))
+        return server.metrics
+
+    return scenario
+
+
 def scan_fails(server: Whole) -> Instruments:
     server.spool.due_domains = lambda *arguments: 1 / 0
     server.pass_time(61)
@@ -214,6 +233,14 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.relay.failed": next_hop(lambda command: "550 5.1.1 gone" if command[:4] == "RCPT" else None),
     "mtatwist.relay.expired": expired,
     "mtatwist.relay.reports": expired,
+    "mtatwist.relay.reports.failed": expired,
+    "mtatwist.relay.reports.delayed": late,
+    "mtatwist.relay.reports.succeeded": asked_to_tell(
+        "MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test> NOTIFY=SUCCESS", lambda command: None
+    ),
+    "mtatwist.relay.reports.dropped": asked_to_tell(
+        "MAIL FROM:<>", "RCPT TO:<you@here.test>", lambda command: "550 5.1.1 no" if command[:4] == "RCPT" else None
+    ),
     "mtatwist.relay.in_flight": accepted,
     "mtatwist.relay.connections": accepted,
     "mtatwist.relay.connect.failures": down,

@@ -119,6 +119,16 @@ def too_old(server: Whole) -> list[str]:
     return [recipient.address for number in server.spool.messages for recipient in server.recipients(number)]
 
 
+def goes_back_whole(server: Whole) -> bool:
+    """Does a message that is refused, whose sender wants all of it back?"""
+    session = server.connect()
+    session.begin(mail="MAIL FROM:<me@away.test> RET=FULL")
+    session.say("DATA", b"Subject: x\r\n\r\nhello\r\n.\r\n")
+    server.next_hop(Peer(lambda command: "550 5.1.1 no" if "you@here.test" in command else None))
+    (report,) = server.spool.messages.values()
+    return b"hello" in report.body
+
+
 def outgoing(server: Whole) -> list[int]:
     """The ports of the connections that two messages open."""
     for _ in range(2):
@@ -295,6 +305,10 @@ EFFECTS: dict[str, Effect | str] = {
     "relay.postmaster": Effect(postmaster, {'"a@x.test"': "a@x.test", '"b@x.test"': "b@x.test"}),
     "relay.retry": Effect(first_wait, {'"10m"': False, '"1h"': True}),
     "relay.max_age": Effect(too_old, {'"1h"': ["me@away.test"], '"5d"': ["you@here.test"]}),
+    "relay.warn_after": Effect(
+        too_old, {'"1h"': ["you@here.test", "me@away.test"], '"3h"': ["you@here.test"], '"0s"': ["you@here.test"]}
+    ),
+    "relay.return_size": Effect(goes_back_whole, {'"1MiB"': True, '"100B"': False}),
     "route.domain": Effect(outgoing, {'"here.test"': [25, 25], '"there.test"': []}),
     "route.transport": "tests/test_readme.py::test_the_tour_shows_the_message",
     "route.next_hop": Effect(outgoing, {'"next.test"': [25, 25], '"next.test:26"': [26, 26]}),

@@ -1,121 +1,139 @@
-"""Delivery status notifications: the message about a failed delivery (RFC 3461 §6, RFC 3464)."""
+"""Delivery status notifications: the message about what became of a message (RFC 3461 §6, RFC 3464, RFC 6533)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from email.utils import formatdate
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import idna
+
 from mtatwist.envelope import Envelope, Message, Recipient
-from mtatwist.smtp.header import MAX_HEADER, header_end
-from mtatwist.smtp.reply import Reply
+from mtatwist.relay.dsn_fields import date, delivery_status, fields, one_line
+from mtatwist.relay.dsn_words import SUBJECTS, words
+from mtatwist.relay.notice import Kind, Notice, original_recipient
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
-
-MAX_TEXT = 800
-"""Characters of a reply that are repeated: a field must fit into a line (RFC 5322 §2.1.1), and a DSN be no bomb."""
+_MESSAGE_ID = re.compile(rb"(?im)^message-id[ \t]*:(?:[ \t]|\r\n[ \t])*(<[!-;=?-~]{1,250}>)")
 
 
-class Failed(NamedTuple):
-    """One recipient that failed, with the reply that says why, who gave it ("" for ourselves), and when."""
+class Returned(NamedTuple):
+    """What of the message goes back to its sender.
 
-    recipient: Recipient
-    reply: Reply
-    host: str
-    at: float
-
-
-def failure_report(
-    message: Message, failures: Sequence[Failed], original: bytes, *, hostname: str, boundary: str, now: float
-) -> bytes:
-    """The DSN for the recipients of ``message`` that failed together.
-
-    ``original`` is the beginning of the message, of which the header section is returned to the sender. Goes to
-    the message's reverse path with a null reverse path, so that it can never cause another (RFC 5321 §6.1). Nobody
-    may be able to guess ``boundary``, or the header could end its part.
+    ``header`` is the header section; with ``whole`` all of the message goes back. ``eight_bit``: what goes back has
+    octets beyond ASCII. ``words`` say to people what it is.
     """
-    envelope = message.envelope
-    kind = "" if header_is_ascii(original) else "message/global-headers"
-    parts = [
-        _fields(
-            Date=formatdate(now, localtime=True),
-            From=f"Mail Delivery System <MAILER-DAEMON@{hostname}>",
-            To=f"<{_printable(envelope.reverse_path)}>",
-            Subject="Undelivered mail returned to sender",
-            Message_ID=f"<{boundary}@{hostname}>",
+
+    header: bytes
+    whole: bool
+    eight_bit: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dsn:
+    """One DSN, of one kind, about some recipients of ``message``.
+
+    It is :meth:`before`, what goes back, and :meth:`after`. Nobody may be able to guess ``boundary``, or what goes
+    back could end its part. ``until`` is when a delayed message fails; times are seconds since the epoch.
+    """
+
+    kind: Kind
+    message: Message
+    notices: Sequence[Notice]
+    returned: Returned
+    hostname: str
+    boundary: str
+    now: float
+    until: float
+
+    def before(self) -> bytes:
+        """All that stands before what goes back."""
+        # What needs SMTPUTF8 to be read goes only to senders who use that.
+        utf8 = self.message.envelope.smtputf8 and not self._has_ascii_addresses()
+        text = words(self)
+        status = delivery_status(self, utf8=utf8)
+        eight_bit = self.returned.eight_bit or not (text.isascii() and status.isascii())
+        opening = f"--{self.boundary}\r\n"
+        parts = (
+            self._header(eight_bit),
+            opening + _part(f"text/plain; charset={'us-ascii' if text.isascii() else 'utf-8'}", not text.isascii()),
+            text,
+            opening + _part(f"message/{'global-' if utf8 else ''}delivery-status", not status.isascii()),
+            status,
+            opening + _part(self._returned_type(), self.returned.eight_bit),
+            "",
+        )
+        return "\r\n".join(parts).encode()
+
+    def after(self) -> bytes:
+        """All that stands behind it."""
+        return f"\r\n--{self.boundary}--\r\n".encode()
+
+    def envelope(self, before: bytes) -> Envelope:
+        """From nobody to the sender, and nobody is told of what becomes of it (RFC 3461 §6.1, RFC 5321 §6.1)."""
+        reverse_path = sender(self.message.envelope.reverse_path)
+        to = Recipient(0, reverse_path, _a_labels(reverse_path.rpartition("@")[2]), notify="NEVER")
+        eight_bit = self.returned.eight_bit or not before.isascii()
+        smtputf8 = not reverse_path.isascii()
+        return Envelope("", [to], "8BITMIME" if eight_bit else "", smtputf8, received_at=self.now)
+
+    def _header(self, eight_bit: bool) -> str:
+        found = _MESSAGE_ID.search(self.returned.header)
+        answered = found[1].decode("ascii") if found else ""
+        return fields(
+            Date=date(self.now),
+            From=f"Mail Delivery System <MAILER-DAEMON@{self.hostname}>",
+            To=f"<{one_line(sender(self.message.envelope.reverse_path), utf8=True)}>",
+            Subject=SUBJECTS[self.kind],
+            Message_ID=f"<{self.boundary}@{self.hostname}>",
+            In_Reply_To=answered,
+            References=answered,
+            # It answers a message, whatever it has to say (RFC 3834 §5).
             Auto_Submitted="auto-replied",
             MIME_Version="1.0",
-            Content_Type=f'multipart/report; report-type=delivery-status;\r\n\tboundary="{boundary}"',
-            Content_Transfer_Encoding="8bit" if kind else "",
-        ),
-        f"--{boundary}\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n{_words(message, failures, hostname)}",
-        f"--{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{_status(message, failures, hostname)}",
-        f"--{boundary}\r\nContent-Type: {kind or 'text/rfc822-headers'}\r\n"
-        f"{'Content-Transfer-Encoding: 8bit' + chr(13) + chr(10) if kind else ''}\r\n",
-    ]
-    end = header_end(original)
-    header = original[: end if 0 <= end <= MAX_HEADER else MAX_HEADER]
-    return "\r\n".join(parts).encode() + header.rstrip(b"\r\n") + f"\r\n\r\n--{boundary}--\r\n".encode()
-
-
-def report_envelope(message: Message, original: bytes, now: float) -> Envelope:
-    """From nobody to the sender, and as 8-bit as what goes back."""
-    reverse_path = message.envelope.reverse_path
-    to = Recipient(0, reverse_path, reverse_path.rpartition("@")[2].lower())
-    return Envelope("", [to], "" if header_is_ascii(original) else "8BITMIME", received_at=now)
-
-
-def header_is_ascii(original: bytes) -> bool:
-    """Can the header section be returned as text/rfc822-headers (RFC 6533 §6 has the other kind)?"""
-    end = header_end(original)
-    return original[: end if end >= 0 else MAX_HEADER].isascii()
-
-
-def _words(message: Message, failures: Sequence[Failed], hostname: str) -> str:
-    """The part for people."""
-    lines = [
-        f"This is the mail system at {hostname}.",
-        "",
-        "Your message could not be delivered to the recipients below.",
-        "Nothing more will be tried for them.",
-        "",
-    ]
-    for failed in failures:
-        said = f"{_printable(failed.host)} said: " if failed.host else ""
-        lines += [f"<{_printable(failed.recipient.address)}>:", f"    {said}{_printable(str(failed.reply))}", ""]
-    lines += [f"The message's queue id here was {message.id}.", ""]
-    return "\r\n".join(lines)
-
-
-def _status(message: Message, failures: Sequence[Failed], hostname: str) -> str:
-    """The part for programs (RFC 3464 §2)."""
-    envelope = message.envelope
-    arrival = formatdate(envelope.received_at, localtime=True)
-    text = _fields(
-        Original_Envelope_Id=_printable(envelope.envid),
-        Reporting_MTA=f"dns; {hostname}",
-        Arrival_Date=arrival,
-    )
-    for failed in failures:
-        reply = failed.reply
-        text += "\r\n" + _fields(
-            Original_Recipient=_printable(failed.recipient.orcpt),
-            Final_Recipient=f"rfc822; {_printable(failed.recipient.address)}",
-            Action="failed",
-            Status=reply.enhanced if reply.enhanced.startswith("5") else "5.0.0",
-            Remote_MTA=f"dns; {_printable(failed.host)}" if failed.host else "",
-            Diagnostic_Code=f"smtp; {_printable(str(reply))}" if failed.host else "",
-            Last_Attempt_Date=formatdate(failed.at, localtime=True),
+            Content_Type=f'multipart/report; report-type=delivery-status;\r\n\tboundary="{self.boundary}"',
+            # What holds 8-bit parts says so (RFC 2045 §6.4).
+            Content_Transfer_Encoding="8bit" if eight_bit else "",
         )
-    return text
+
+    def _returned_type(self) -> str:
+        """RFC 6522 §3, and RFC 6533 §6 for header sections in UTF-8."""
+        header, whole, _, _ = self.returned
+        if header.isascii() or not _is_utf8(header):
+            return "message/rfc822" if whole else "text/rfc822-headers"
+        return "message/global" if whole else "message/global-headers"
+
+    def _has_ascii_addresses(self) -> bool:
+        originals = [original_recipient(notice.recipient) for notice in self.notices]
+        return all(notice.recipient.address.isascii() for notice in self.notices) and all(
+            original is None or original.address.isascii() for original in originals
+        )
 
 
-def _fields(**fields: str) -> str:
-    """Header fields; underscores in the names are hyphens, empty ones are left out."""
-    return "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items() if value)
+def sender(reverse_path: str) -> str:
+    """A reverse path as the address of a DSN: only a local part beyond ASCII needs SMTPUTF8."""
+    local, at, domain = reverse_path.rpartition("@")
+    return f"{local}{at}{_a_labels(domain)}" if local.isascii() and not domain.isascii() else reverse_path
 
 
-def _printable(text: str) -> str:
-    """One line of ASCII: whatever a peer said, it can't add a field of its own."""
-    return _UNPRINTABLE.sub("?", text[:MAX_TEXT].replace("\r\n", " / ").replace("\n", " / "))
+def _a_labels(domain: str) -> str:
+    """A domain as routes know it; as it stands if it can't be a name of the DNS."""
+    if not domain.isascii():
+        try:
+            return idna.encode(domain, uts46=True).decode("ascii").lower()
+        except idna.IDNAError:
+            pass
+    return domain.lower()
+
+
+def _part(content_type: str, eight_bit: bool) -> str:
+    return fields(Content_Type=content_type, Content_Transfer_Encoding="8bit" if eight_bit else "")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,23 +1,23 @@
-"""What became of an attempt, written down: a new state for each recipient, and the DSN about those that failed."""
+"""What became of an attempt, written down: a new state for each recipient, and the DSNs that the sender gets."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar
 
+from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from mtatwist.envelope import Deferral, Delivered, Message, Outcome, Recipient, Settled, State
 from mtatwist.log import EventLogger
-from mtatwist.relay.dsn import Failed, failure_report, report_envelope
-from mtatwist.smtp.header import MAX_HEADER
+from mtatwist.relay.notice import Kind, Notice, is_wanted, success
+from mtatwist.relay.report import Reporter
 from mtatwist.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ISpoolWriter
-    from mtatwist.metrics.instruments import Instruments
+    from mtatwist.metrics.instruments import Counter, Instruments
     from mtatwist.relay.hop import Work
     from mtatwist.relay.retry import Schedule
 
@@ -27,6 +27,11 @@ T = TypeVar("T")
 
 REWRITE_SECONDS = 5.0
 """How long to wait when the spool could not be written."""
+
+REPORTS_LIMIT = 16
+"""Attempts whose DSNs are being written at once: when a next hop's whole queue fails, they don't gather in memory."""
+
+_Notices = dict[Kind, list[Notice]]
 
 
 class Recorder:
@@ -38,49 +43,61 @@ class Recorder:
         *,
         schedule: Schedule,
         hostname: str,
+        return_size: int,
         clock: IReactorTime,
         wall: Callable[[], float],
         metrics: Instruments,
         running: Callable[[], bool],
     ) -> None:
-        """``wall`` gives seconds since the epoch; what can't be written is tried again while ``running``."""
+        """``wall`` gives seconds since the epoch; what can't be written is tried again while ``running``.
+
+        ``return_size``: octets of a message that may go back whole.
+        """
         self._spool = spool
         self._schedule = schedule
-        self._hostname = hostname
+        self._reporter = Reporter(spool, hostname=hostname, return_size=return_size, metrics=metrics)
+        self._turns = DeferredSemaphore(REPORTS_LIMIT)
         self._clock = clock
         self._wall = wall
         self._metrics = metrics
         self._running = running
 
     async def record(self, work: Work, outcomes: Sequence[Outcome]) -> tuple[Sequence[Message], float | None]:
-        """Write down what became of each recipient; a failure's DSN goes into the same transaction.
+        """Write down what became of each recipient; the DSNs about that go into the same transaction.
 
-        Gives the reports, claimed and to be sent, and when the first of the recipients is due again, if any is.
+        Gives the DSNs, claimed and to be sent, and when the first of the recipients is due again, if any is.
         """
         message, now = work.message, self._wall()
         results: list[Settled] = []
-        failures: list[Failed] = []
+        notices: _Notices = {}
         for recipient, outcome in zip(work.recipients, outcomes, strict=True):
-            result = self._judge(message, recipient, outcome, now)
+            result, kind = self._judge(message, recipient, outcome, now)
             results.append(result)
-            if result.state is State.FAILED:
-                failures.append(Failed(recipient, result.reply, result.host, now))
+            if kind is not None and self._is_to_be_told(message, recipient, kind):
+                expired = kind is Kind.FAILED and isinstance(outcome, Deferral)
+                notice = Notice(recipient, outcome.reply, outcome.host, now, expired)
+                notices.setdefault(kind, []).append(notice)
             self._log_attempt(message, recipient, result)
-        if failures and not message.envelope.reverse_path:
-            # Nobody to tell (RFC 5321 §6.1): the log is all there is.
-            _log.warn("undeliverable_report_dropped", id=message.id)
-            failures.clear()
-        reports = await self.surely(lambda: self._write(message, results, failures, now))
-        self._metrics.reports.value += len(reports)
+        reports: Sequence[Message] = ()
+        if notices:
+            reports = await self._settle_and_tell(message, results, notices, now)
+        else:
+            await self.surely(lambda: self._spool.settle(results, []))
         return reports, min((r.next_attempt for r in results if r.state is State.DEFERRED), default=None)
 
-    def _judge(self, message: Message, recipient: Recipient, outcome: Outcome, now: float) -> Settled:
-        """A recipient's new state. A deferral becomes a failure once the message has been tried for long enough."""
-        state, reply, next_attempt = State.FAILED, outcome.reply, 0.0
+    def _judge(
+        self, message: Message, recipient: Recipient, outcome: Outcome, now: float
+    ) -> tuple[Settled, Kind | None]:
+        """A recipient's new state, and what there is to tell of it.
+
+        A deferral becomes a failure once the message has been tried for long enough.
+        """
+        kind: Kind | None = Kind.FAILED
+        state, reply, next_attempt, warned = State.FAILED, outcome.reply, 0.0, False
         received_at = message.envelope.received_at
         if isinstance(outcome, Delivered):
             self._metrics.delivered.value += 1
-            state = State.DELIVERED
+            state, kind = State.DELIVERED, success(outcome.handed)
         elif not isinstance(outcome, Deferral):
             self._metrics.failed.value += 1
         elif self._schedule.expired(received_at, now):
@@ -90,33 +107,56 @@ class Recorder:
         else:
             self._metrics.deferred.value += 1
             state = State.DEFERRED
+            warned = not recipient.warned and self._schedule.late(received_at, now)
+            kind = Kind.DELAYED if warned else None
             next_attempt = self._schedule.next_attempt(received_at, recipient.attempts + 1, now)
-        return Settled(message.number, recipient.index, state, reply, outcome.host, now, next_attempt)
+        return Settled(message.number, recipient.index, state, reply, outcome.host, now, next_attempt, warned), kind
 
-    async def _write(
-        self, message: Message, results: Sequence[Settled], failures: Sequence[Failed], now: float
+    def _is_to_be_told(self, message: Message, recipient: Recipient, kind: Kind) -> bool:
+        """Does somebody want to hear of it? There is nobody to tell about a DSN (RFC 5321 §6.1)."""
+        if message.envelope.reverse_path:
+            return is_wanted(kind, recipient)
+        if kind is Kind.FAILED:
+            # The log is all there is.
+            self._metrics.reports_dropped.value += 1
+            _log.warn("undeliverable_report_dropped", id=message.id, forward_path=recipient.address)
+        return False
+
+    async def _settle_and_tell(
+        self, message: Message, results: Sequence[Settled], notices: _Notices, now: float
     ) -> Sequence[Message]:
-        """One try; the DSN is made anew for each, since a writer writes only once."""
-        reports = [await self._report(message, failures, now)] if failures else []
+        """Write results and DSNs. These are put together first, and then offered until the spool has them: when it
+        says that it could not write them it may be wrong, and must not be given others."""
+        await self._turns.acquire()
         try:
-            return await self._spool.settle(results, reports)
-        except Exception:
-            for report in reports:
-                report.abort()
-            raise
+            writers = await self.surely(lambda: self._write_reports(message, notices, now))
+            # Not aborted when this server stops before: their rows may be there, and the next start knows.
+            reports = await self.surely(lambda: self._spool.settle(results, writers))
+        finally:
+            self._turns.release()
+        for report, (kind, told) in zip(reports, notices.items(), strict=True):
+            self._metrics.reports.value += 1
+            self._counter(kind).value += 1
+            _log.info("report", id=report.id, kind=kind.value, about=message.id, recipients=len(told))
+        return reports
 
-    async def _report(self, message: Message, failures: Sequence[Failed], now: float) -> ISpoolWriter:
+    async def _write_reports(self, message: Message, notices: _Notices, now: float) -> list[ISpoolWriter]:
+        """A DSN for each kind of notice."""
+        writers: list[ISpoolWriter] = []
+        until = self._schedule.ends_at(message.envelope.received_at)
         try:
-            original = await self._spool.read(message, 0, MAX_HEADER)
-        except Exception:
-            # Better to be told without the header than not at all.
-            self._metrics.relay_errors.value += 1
-            _log.failure("spool_unreadable", id=message.id)
-            original = b""
-        writer = self._spool.create(report_envelope(message, original, now))
-        boundary = f"{writer.number:X}.{token_hex(8)}"
-        writer.write(failure_report(message, failures, original, hostname=self._hostname, boundary=boundary, now=now))
-        return writer
+            for kind, told in notices.items():
+                writers.append(await self._reporter.write(message, kind, told, now=now, until=until))
+        except BaseException:
+            for writer in writers:
+                writer.abort()
+            raise
+        return writers
+
+    def _counter(self, kind: Kind) -> Counter:
+        if kind is Kind.FAILED:
+            return self._metrics.reports_failed
+        return self._metrics.reports_delayed if kind is Kind.DELAYED else self._metrics.reports_succeeded
 
     async def surely(self, write: Callable[[], Awaitable[T]]) -> T:
         """Repeat a write until the spool takes it: what it says has already happened. When the server stops

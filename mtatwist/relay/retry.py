@@ -15,7 +15,16 @@ class Schedule:
     All times are the queue's (store.queue_time): a clock that is set makes no message older.
     """
 
-    def __init__(self, intervals: Sequence[float], max_age: float, random: Callable[[], float] = random) -> None:
+    def __init__(
+        self,
+        intervals: Sequence[float],
+        max_age: float,
+        random: Callable[[], float] = random,
+        *,
+        warn_after: float = 0.0,
+    ) -> None:
+        """``warn_after``: seconds after acceptance at which a message is late; 0: never."""
+        self.warn_after = warn_after
         self.max_age = max_age
         self._intervals = tuple(intervals)
         self._random = random
@@ -28,6 +37,14 @@ class Schedule:
     def expired(self, received_at: float, now: float) -> bool:
         """Has the message been tried for long enough?"""
         return now - received_at >= self.max_age
+
+    def late(self, received_at: float, now: float) -> bool:
+        """Has it been tried for so long that its sender should know?"""
+        return 0 < self.warn_after <= now - received_at
+
+    def ends_at(self, received_at: float) -> float:
+        """Until when is the message tried?"""
+        return received_at + self.max_age
 
     def next_attempt(self, received_at: float, attempts: int, now: float) -> float:
         """When to try again after ``attempts`` attempts; one last attempt falls on the end of max_age."""

@@ -123,7 +123,17 @@ class Relay:
         'How long to wait after each failed attempt; the last wait repeats until "relay.max_age".',
     )
     max_age: float = key(v.DURATION, "5d", "How long delivery is tried before the message goes back to its sender.")
-    warn_after: float = key(v.DURATION, "4h", "When the sender is told that delivery is late.", effect=False)
+    warn_after: float = key(
+        v.DURATION_OR_ZERO,
+        "4h",
+        'When the sender is told that delivery is late, once for each recipient; "0s" for never.',
+    )
+    return_size: int = key(
+        v.SIZE,
+        "1MiB",
+        "The largest message that goes back whole with the report that it failed, if its sender asked for that "
+        "(RET=FULL). Of others, only the header section does.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,6 +140,7 @@ class Rig:
             transport=lambda route: _Way(self, route),
             schedule=Schedule([60.0, 300.0], 1000.0, random=lambda: 0.5),
             hostname="mta.test",
+            return_size=1_000_000,
             clock=self.clock,
             wall=self.clock.seconds,
             metrics=self.metrics,

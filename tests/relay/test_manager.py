@@ -464,24 +464,6 @@ def test_what_was_delivered_is_written_down_however_often_it_takes() -> None:
     assert (rig.metrics.in_flight.value, rig.metrics.delivered.value) == (0, 1)
 
 
-def test_a_report_is_made_anew_for_each_try_to_write_it() -> None:
-    spool = BrokenSpool()
-    rig = Rig(spool=spool)
-    rig.transport().judge = by_address(gone=GONE)
-    made: list[Any] = []
-    create = spool.create
-    spool.create = lambda envelope: made.append(create(envelope)) or made[-1]  # type: ignore[func-returns-value]
-    spool.broken = {"settle"}
-    rig.accept("gone@there.test")
-    rig.pass_time(2 * REWRITE_SECONDS + 1)
-    spool.broken = set()
-    rig.pass_time(REWRITE_SECONDS + 1)
-    assert [paths for _, paths in rig.attempts()] == [["gone@there.test"], ["me@here.test"]]
-    assert len(made) > 3
-    assert spool.messages == {}
-    assert rig.metrics.reports.value == 1
-
-
 def test_a_message_that_cannot_be_read_still_goes_back() -> None:
     spool = BrokenSpool()
     rig = Rig(spool=spool)
