@@ -175,22 +175,23 @@ class _Session(asyncio.Protocol):
 
 
 class Sink:
-    """Listens in a thread of its own, on ``port``, until the ``with`` is left."""
+    """Listens in a thread of its own, on ``port`` of ``host``, until the ``with`` is left."""
 
-    def __init__(self, policy: Policy | None = None, port: int = 0) -> None:
+    def __init__(self, policy: Policy | None = None, port: int = 0, host: str = "127.0.0.1") -> None:
         self.policy: Policy = policy or (lambda stage, what: None)
         self.arrivals: list[Arrival] = []
         self.sessions: set[_Session] = set()
         self.extensions = [b"250-sink.test", b"250-PIPELINING", b"250-8BITMIME", b"250 DSN"]
         self.kept = KEPT
         self.port = port
+        self.host = host
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
         self._ready = threading.Event()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        listening = self._loop.create_server(lambda: _Session(self), "127.0.0.1", self.port, backlog=1024)
+        listening = self._loop.create_server(lambda: _Session(self), self.host, self.port, backlog=1024)
         server = self._loop.run_until_complete(listening)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
