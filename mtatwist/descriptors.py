@@ -18,9 +18,6 @@ KEPT = 48
 """Descriptors for what is always there: the database and its readers, the threads that write bodies, the log, the
 reactor, lookups, administration, and connections that are being turned away."""
 
-DELIVERIES = 500
-"""Connections to next hops that there is room for, if the system allows."""
-
 SAY_SECONDS = 10.0
 """The log says it no more often than this: whoever exhausts descriptors must not fill the disk, too."""
 
@@ -32,24 +29,24 @@ class Shares(NamedTuple):
     deliveries: int
 
 
-def share_out(sessions: int, listeners: int) -> Shares:
-    """Raise the soft limit as far as ``sessions`` need it and the hard one lets us, and share what there is.
+def share_out(sessions: int, deliveries: int, listeners: int) -> Shares:
+    """Raise the soft limit as far as is needed and the hard one lets us, and share what there is.
 
     A session takes two: its connection, and the file of a large message. Where there is little, the next hops get a
     fifth: mail that comes in must be able to leave.
     """
-    wanted = 2 * sessions + DELIVERIES + KEPT + listeners
+    wanted = 2 * sessions + deliveries + KEPT + listeners
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return shares(wanted if soft == resource.RLIM_INFINITY else soft, sessions, listeners)
+    return shares(wanted if soft == resource.RLIM_INFINITY else soft, sessions, deliveries, listeners)
 
 
-def shares(limit: int, sessions: int, listeners: int) -> Shares:
+def shares(limit: int, sessions: int, deliveries: int, listeners: int) -> Shares:
     """What becomes of ``limit`` descriptors."""
     there_are = max(0, limit - KEPT - listeners)
-    deliveries = max(1, min(DELIVERIES, there_are // 5))
+    deliveries = max(1, min(deliveries, there_are // 5))
     return Shares(max(1, min(sessions, (there_are - deliveries) // 2)), deliveries)
 
 

@@ -102,7 +102,7 @@ class Mta(MultiService):
         )
         self.queue_time = QueueTime(wall=time.time, clock=reactor, keep=self.spool.keep_ahead, metrics=metrics)
         self._schedule = Schedule(config.relay.retry, config.relay.max_age, warn_after=config.relay.warn_after)
-        shares = share_out(config.limits.connections, len(config.listen))
+        shares = share_out(config.limits.connections, config.relay.connections, len(config.listen))
         # A delivery that waits for the DNS has no connection yet.
         self.dns = _make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
         client_timeouts = ClientTimeouts(**_fields(config.timeouts.client, ClientTimeouts))
@@ -122,6 +122,7 @@ class Mta(MultiService):
             schedule=self._schedule,
             hostname=hostname,
             return_size=config.relay.return_size,
+            connections=shares.deliveries,
             clock=reactor,
             wall=self.queue_time.now,
             metrics=metrics,

@@ -57,6 +57,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "relay.recipient_delimiter": ('"-"', "-"),
     "relay.retry": ('"1m, 1h*2"', (60.0, 3600.0, 3600.0)),
     "relay.max_age": ('"2d"', 172800.0),
+    "relay.connections": ("50", 50),
     "relay.warn_after": ('"1h"', 3600.0),
     "relay.return_size": ('"5MiB"', 5 * 2**20),
     "route.domain": ('"*.Example.org"', "*.example.org"),

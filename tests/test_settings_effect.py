@@ -309,6 +309,7 @@ EFFECTS: dict[str, Effect | str] = {
         too_old, {'"1h"': ["you@here.test", "me@away.test"], '"3h"': ["you@here.test"], '"0s"': ["you@here.test"]}
     ),
     "relay.return_size": Effect(goes_back_whole, {'"1MiB"': True, '"100B"': False}),
+    "relay.connections": Effect(outgoing, {"2": [25], "4": [25, 25]}),
     "route.domain": Effect(outgoing, {'"here.test"': [25, 25], '"there.test"': []}),
     "route.transport": "tests/test_readme.py::test_the_tour_shows_the_message",
     "route.next_hop": Effect(outgoing, {'"next.test"': [25, 25], '"next.test:26"': [26, 26]}),

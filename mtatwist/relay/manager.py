@@ -51,7 +51,7 @@ class RelayManager(Service):
         clock: IReactorTime,
         wall: Callable[[], float],
         metrics: Instruments,
-        connections: int = 500,
+        connections: int,
         grace: float = 10.0,
     ) -> None:
         """``wall`` gives seconds since the epoch; ``connections``: the most to all next hops together; ``grace``:

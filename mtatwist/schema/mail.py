@@ -123,6 +123,12 @@ class Relay:
         'How long to wait after each failed attempt; the last wait repeats until "relay.max_age".',
     )
     max_age: float = key(v.DURATION, "5d", "How long delivery is tried before the message goes back to its sender.")
+    connections: int = key(
+        v.integer(2),
+        500,
+        "The most connections at the same time to all next hops together. No next hop gets more than half of them, "
+        "and when many want some, they share.",
+    )
     warn_after: float = key(
         v.DURATION_OR_ZERO,
         "4h",

@@ -37,7 +37,7 @@ def test_a_crowd_is_told_that_there_is_no_room(make_mta: MakeMta, sink: Sink) ->
         with Crowd(mta.address(), 300) as crowd:
             codes = crowd.listen(60)
             assert set(codes) == {"220", "421"}
-            assert codes["220"] == shares(100, 1000, 1).sessions
+            assert codes["220"] == shares(100, 1000, 500, 1).sessions
             wait_until(lambda: len(logged(mta, "session_refused")) == codes["421"], 10, "each is logged")
             # Those who are in can work, all of them at once, with large messages.
             wire = b"MAIL FROM:<a@client.test>\r\nRCPT TO:<b@sink.test>\r\nDATA\r\n" + LARGE + b".\r\nQUIT\r\n"
@@ -109,7 +109,7 @@ def test_without_any_descriptor_left_it_neither_spins_nor_dies(make_mta: MakeMta
 
 @pytest.mark.parametrize("limit", [0, 40, 64, 100, 256, 1024, 65536])
 def test_shares_never_exceed_what_there_is(limit: int) -> None:
-    sessions, deliveries = shares(limit, 1000, 2)
+    sessions, deliveries = shares(limit, 1000, 500, 2)
     assert sessions >= 1
     assert deliveries >= 1
     if limit > KEPT + 8:
@@ -117,4 +117,4 @@ def test_shares_never_exceed_what_there_is(limit: int) -> None:
 
 
 def test_shares_are_what_was_asked_for_where_there_is_enough() -> None:
-    assert shares(65536, 1000, 2) == (1000, 500)
+    assert shares(65536, 1000, 500, 2) == (1000, 500)
