@@ -66,7 +66,7 @@ def test_through_postfix(make_mta: MakeMta, sink: Sink, postfix: Postfix) -> Non
         drained(mta)
     kept = [behind_trace(arrival.content) for arrival in came if arrival.content]
     assert sorted(kept) == sorted(content for content in contents if content in kept)
-    assert len(kept) >= 4
+    assert len(kept) >= 3
 
 
 def test_postfix_reports_when_it_was_told_to(make_mta: MakeMta, sink: Sink, postfix: Postfix) -> None:
