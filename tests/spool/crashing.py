@@ -251,6 +251,24 @@ def report_committed(run: Run) -> None:
     die()
 
 
+def _defer_with_report(run: Run) -> None:
+    message = run.store(SMALL)
+    report = run.begin(SMALL, reverse_path="")
+    say("report", report.number, "of", message.number)
+    results = [settled(message, index, State.DEFERRED, AT + 60, warned=True) for index in (0, 1)]
+    run.pump.wait(run.spool.settle(results, [report]))
+
+
+def delay_written(run: Run) -> None:
+    Tables.settle = then_die(Tables.settle)  # type: ignore[method-assign]
+    _defer_with_report(run)
+
+
+def delay_committed(run: Run) -> None:
+    _defer_with_report(run)
+    die()
+
+
 STARTING = (data_dir_made, tables_made, run_begun, bodies_made)
 
 if __name__ == "__main__":

@@ -283,6 +283,24 @@ def test_report_committed(tmp_path: Path) -> None:
     assert states(found.messages[int(report)]) == UNTRIED
 
 
+def test_delay_written(tmp_path: Path) -> None:
+    found = crash("delay_written", tmp_path)
+    ((_, report, _, original),) = [words for words in found.told if words[0] == "report"]
+    assert int(report) not in found.messages
+    assert states(found.messages[int(original)]) == UNTRIED
+    assert not any(recipient.warned for recipient in found.messages[int(original)].envelope.recipients)
+
+
+def test_delay_committed(tmp_path: Path) -> None:
+    told = dies_at("delay_committed", tmp_path / "data")
+    ((_, report, _, original),) = [words for words in told if words[0] == "report"]
+    found = start_again(tmp_path / "data", told, AT + 60)
+    found.check_promises()
+    assert states(found.messages[int(report)]) == UNTRIED
+    recipients = found.messages[int(original)].envelope.recipients
+    assert [(recipient.state, recipient.warned) for recipient in recipients] == [(State.DEFERRED, True)] * 2
+
+
 # The table and this module name the same steps.
 
 
