@@ -127,7 +127,7 @@ class ITransport(Interface):
     """A way to a kind of next hop."""
 
     def connect(next_hop: str) -> Awaitable[IDelivery]:
-        """Open a connection. Raises :class:`mtatwist.transports.failures.ConnectFailed` with the Deferral to record."""
+        """Open a connection. Raises :class:`mtatwist.transports.failures.ConnectFailed` with the outcome to record."""
 
     def stop() -> None:
         """The server stops; all connections are closed."""
