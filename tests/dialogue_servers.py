@@ -182,6 +182,8 @@ class OurServer:
         wire = make_wire(self._settings)
         wire.protocol = self._factory.buildProtocol(wire.getPeer())
         wire.protocol.makeConnection(wire)
+        if self._settings.tls == "implicit":
+            wire.protocol.handshakeCompleted()
         return wire
 
     def stored(self) -> list[Stored]:

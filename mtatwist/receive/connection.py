@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.mail import smtp
@@ -30,6 +30,9 @@ _log = Logger()
 
 INPUT_LIMIT = 64 * 1024
 """Octets of input that may wait before the transport is paused; a chunk of what was under way may come on top."""
+
+REPLIES_A_ROUND = 200
+"""Commands that one session may have answered in one round of the reactor: 64 KiB hold ten thousand."""
 
 ABORT_AFTER = 5.0
 """Seconds a peer has to take our last words, before the connection is cut."""
@@ -56,7 +59,7 @@ class Timeouts:
     session: float
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class Connection(smtp.ESMTP):
     """The connection under a session. Subclasses consume its input and say when they are busy."""
 
@@ -110,7 +113,7 @@ class Connection(smtp.ESMTP):
     # The connection.
 
     def connectionMade(self) -> None:
-        """Greet."""
+        """Greet, in clear: what is written before a TLS handshake is over would pause us, and the handshake with us."""
         self._tired_at = self._clock.seconds() + self._timeouts.session
         self._deadline = Deadline(self._clock, self.timeoutConnection)
         self._helo = (None, self.session.peer.encode())
@@ -119,8 +122,18 @@ class Connection(smtp.ESMTP):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._output = Output(self.transport)
-        self.answer(Reply(220, "", f"{self._name} ESMTP mtatwist"))
         self.setTimeout(self._timeouts.command)
+        self._implicit_tls = self.startedTLS
+        if not self._implicit_tls:
+            self._greet()
+
+    def handshakeCompleted(self) -> None:
+        """(IHandshakeListener) Now is the time to greet, where the session began with TLS."""
+        if self._implicit_tls and not self._closing:
+            self._greet()
+
+    def _greet(self) -> None:
+        self.answer(Reply(220, "", f"{self._name} ESMTP mtatwist"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the unfinished message and log out."""
@@ -251,7 +264,9 @@ class Connection(smtp.ESMTP):
         self._draining = True
         try:
             while self._at < len(self._buffer) and not (self._waiting or self._closing or self._clogged):
-                if not self._consume():
+                if len(self._out) >= REPLIES_A_ROUND:
+                    self._give_way()
+                elif not self._consume():
                     break
         except Exception:
             _log.failure("session_crashed", session=self.session.id)
@@ -263,6 +278,11 @@ class Connection(smtp.ESMTP):
                 self._flush()
             if self._waiting or self._paused or self._clogged:
                 self._regulate()
+
+    def _give_way(self) -> None:
+        """Let the other sessions have their turn."""
+        self._waiting = True
+        self._clock.callLater(0, self._resume, None, lambda _: None)
 
     def _regulate(self) -> None:
         """Stop reading when enough is waiting, go on when it is not."""

@@ -225,7 +225,7 @@ def test_each_is_ended_and_nobody_else_notices(make_mta: MakeMta, sink: Sink, fi
         slow = sum(expected == SLOW for _, expected in played.values())
         assert sum(event["event"] == "timeout" for event in mta.events()) >= slow
         # Loosely: they share two cores with all else that runs here.
-        assert beside < 20 * alone
+        assert beside < max(20 * alone, 1.0)
         wait_until(lambda: mta.queued() == 0, 60, "the queue is empty")
     assert {arrival.forward_paths for arrival in sink.arrivals} == {("good@sink.test",)}
 
@@ -238,6 +238,8 @@ def test_who_is_turned_away_may_not_stay_either(make_mta: MakeMta, sink: Sink, f
         context = ssl.create_default_context(cafile=str(files.authority))
         with context.wrap_socket(socket.create_connection(address), server_hostname="mta.test") as guest:
             assert guest.recv(1000).startswith(b"220 ")
+            guest.sendall(b"NOOP\r\n")
+            assert guest.recv(1000).startswith(b"250 ")
             with context.wrap_socket(socket.create_connection(address), server_hostname="mta.test") as turned:
                 assert turned.recv(1000).startswith(b"421 4.7.0 ")
             waiting = [socket.create_connection(address) for _ in range(30)]
