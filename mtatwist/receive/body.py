@@ -6,14 +6,17 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from mtatwist.smtp.data import LineEnds
 from mtatwist.smtp.header import MAX_HEADER, header_end
-from mtatwist.smtp.reply import BAD_BYTES, TOO_BIG, Reply
+from mtatwist.smtp.reply import BAD_BYTES, OUR_TROUBLE, TOO_BIG, Reply
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import IMessageWriter, Verdict
     from mtatwist.transaction import Transaction
+
+_log = Logger()
 
 
 class Body:
@@ -43,6 +46,14 @@ class Body:
 
     def take(self, data: bytes) -> Deferred[None] | None:
         """Take a chunk; a Deferred asks to wait with the next one."""
+        try:
+            return self._take(data)
+        except Exception:
+            # No memory, or a bug: it costs this message, and nothing else.
+            self._crashed()
+            return None
+
+    def _take(self, data: bytes) -> Deferred[None] | None:
         if self._refusal is TOO_BIG:
             return None
         line_ends = self._line_ends
@@ -65,6 +76,13 @@ class Body:
 
     def finish(self) -> Deferred[Reply]:
         """The end of data has come: fires with the reply it gets."""
+        try:
+            return self._finish()
+        except Exception:
+            self._crashed()
+            return succeed(OUR_TROUBLE)
+
+    def _finish(self) -> Deferred[Reply]:
         held = self._line_ends.end() if self._line_ends is not None else b""
         if held:
             self.take(held)
@@ -87,6 +105,10 @@ class Body:
             self._refuse(refusal)
             return refusal
         return await self._writer.finish()
+
+    def _crashed(self) -> None:
+        _log.failure("content_crashed", session=self._transaction.session.id)
+        self._refuse(OUR_TROUBLE)
 
     def _refuse(self, reply: Reply) -> None:
         if self._refusal is None:

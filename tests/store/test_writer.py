@@ -180,6 +180,19 @@ def test_a_bug_in_a_job_is_told_to_who_submitted_it(rig: Rig) -> None:
     assert rig.pump.wait(good) == 10
 
 
+@pytest.mark.parametrize("kind", [MemoryError, apsw.NoMemError])
+def test_a_job_that_gets_no_memory_is_alone_with_that(rig: Rig, kind: type[Exception]) -> None:
+    def starve(connection: apsw.Connection, payloads: Any) -> Any:
+        raise kind
+
+    good = rig.writer.submit(insert, 1)
+    bad = rig.writer.submit(starve, 2)
+    also_good = rig.writer.submit(insert, 3)
+    assert rig.pump.outcome(bad).check(kind)
+    assert [rig.pump.wait(good), rig.pump.wait(also_good)] == [10, 30]
+    assert rig.opened == AT_START
+
+
 def test_an_io_error_fails_everybody_and_nothing_is_believed(rig: Rig) -> None:
     """Not even those of the group who came before it: nobody knows what is on the disk."""
     rig.hold()
