@@ -41,9 +41,12 @@ def stuffed(content: bytes) -> bytes:
 class Client:
     """One session. ``greeting`` is the 220; nothing is said on its own but QUIT on leaving the ``with``."""
 
-    def __init__(self, address: Address, timeout: float = 30.0) -> None:
+    def __init__(self, address: Address, timeout: float = 30.0, context: ssl.SSLContext | None = None) -> None:
+        """``context``: begin with TLS, to a server named mta.test."""
         self.socket: socket.socket = socket.create_connection(address, timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_hostname="mta.test")
         self._buffer = b""
         self.greeting = self.reply()
 
