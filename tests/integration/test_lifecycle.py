@@ -37,6 +37,39 @@ def test_a_port_in_use_exits_71_naming_it(make_mta: MakeMta) -> None:
     assert str(port) in mta.log()
 
 
+LATE = Path(__file__).parents[1] / "rigs" / "late"
+
+
+def with_late_endpoints(mta: Mta) -> Mta:
+    """Let it know the endpoint "late:"."""
+    mta.environment["PYTHONPATH"] = os.pathsep.join((str(LATE), mta.environment["PYTHONPATH"]))
+    return mta
+
+
+def test_the_only_port_turns_out_not_to_be_bound(make_mta: MakeMta) -> None:
+    mta = with_late_endpoints(make_mta(relaying_to(2525, listen=[{"endpoint": "late:tor is away"}])))
+    assert mta.spawn().wait(30) == 71
+    assert "listen.endpoint 'late:tor is away' can't be bound: tor is away" in mta.process.stderr.read_text()
+    assert [event["level"] for event in mta.events() if event["event"] == "listener_failed"] == ["critical"]
+
+
+def test_one_of_two_ports_turns_out_not_to_be_bound(make_mta: MakeMta, sink: Sink) -> None:
+    """Said loudly; but the other goes on."""
+    listen = [{"endpoint": "late:tor is away"}, {"endpoint": "tcp:0:interface=127.0.0.1"}]
+    with with_late_endpoints(make_mta(relaying_to(sink.port, listen=listen))) as mta:
+        (event,) = wait_until(
+            lambda: [event for event in mta.events() if event["event"] == "listener_failed"],
+            10,
+            "the failure is logged",
+        )
+        assert event["level"] == "critical"
+        assert "tor is away" in event["reason"]
+        with Client((mta.listening[1]["host"], mta.listening[1]["port"])) as client:
+            client.ehlo()
+            assert client.transaction("a@client.test", ["b@sink.test"], HEAD).code == 250
+        sink.wait_for(1)
+
+
 def test_a_data_directory_belongs_to_one_process(make_mta: MakeMta, sink: Sink) -> None:
     with make_mta(relaying_to(sink.port)) as first:
         second = make_mta(relaying_to(sink.port))
