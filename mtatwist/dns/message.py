@@ -17,6 +17,9 @@ from dns.rdata import Rdata
 PAYLOAD = 1232
 """Octets of a UDP reply that we ask for at most: they pass every path unfragmented (DNS flag day 2020)."""
 
+MAX_RECORDS = 250
+"""Records that a reply may have. Each costs the reactor's thread 0.1 ms or more, and any zone can have thousands."""
+
 _QR, _TC = 0x80, 0x02
 
 _WITHOUT_EDNS = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
@@ -82,9 +85,10 @@ def read_reply(data: bytes, query: Query) -> Reply:
     """Read the reply to ``query``. Raises NotOurs, Truncated or BadReply, and nothing else."""
     if len(data) < 12 or int.from_bytes(data[:2], "big") != query.id or not data[2] & _QR:
         raise NotOurs
+    crowd = sum(int.from_bytes(data[place : place + 2], "big") for place in (6, 8, 10)) > MAX_RECORDS
     try:
         # Of a truncated reply, what is left of the records says nothing.
-        message = dns.message.from_wire(data, question_only=bool(data[2] & _TC))
+        message = dns.message.from_wire(data, question_only=crowd or bool(data[2] & _TC))
     except Exception as error:
         # Whatever a peer's bytes do to the parser, they are just a bad reply.
         raise BadReply(f"{type(error).__name__}: {error}") from None
@@ -92,6 +96,8 @@ def read_reply(data: bytes, query: Query) -> Reply:
         raise NotOurs
     if data[2] & _TC:
         raise Truncated
+    if crowd:
+        return no_answer("too many records", query, len(data))
     try:
         return _judge(message, query, len(data))
     except Exception as error:
@@ -114,18 +120,18 @@ def _judge(message: dns.message.Message, query: Query, size: int) -> Reply:
     rcode = message.rcode()
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         retry_plain = query.edns and rcode in _WITHOUT_EDNS
-        return _trouble(dns.rcode.to_text(rcode), query, size, retry_plain)
+        return no_answer(dns.rcode.to_text(rcode), query, size, retry_plain)
     if not isinstance(message, dns.message.QueryMessage):
         raise BadReply("no reply to a query")
     try:
         chain = message.resolve_chaining()
     except dns.message.ChainTooLong:
-        return _trouble("CNAME loop", query, size)
+        return no_answer("CNAME loop", query, size)
     records = tuple(chain.answer) if chain.answer is not None else ()
     soa = any(rrset.rdtype == dns.rdatatype.SOA for rrset in message.authority)
     denied = rcode == dns.rcode.NXDOMAIN or soa
     if not records and not denied and _is_referral(message):
-        return _trouble("lame", query, size)
+        return no_answer("lame", query, size)
     unfinished = bool(chain.cnames) and not records and not denied
     # A denial without a SOA record says nothing of how long it holds (RFC 2308 §5).
     ttl = chain.minimum_ttl if records or soa else 0
@@ -149,5 +155,6 @@ def _is_referral(message: dns.message.Message) -> bool:
     return not message.answer and any(rrset.rdtype == dns.rdatatype.NS for rrset in message.authority)
 
 
-def _trouble(what: str, query: Query, size: int, retry_plain: bool = False) -> Reply:
+def no_answer(what: str, query: Query, size: int, retry_plain: bool = False) -> Reply:
+    """What the server says is no answer: ``what`` says why."""
     return Reply(what, False, (), query.name, 0, False, 0, False, size, retry_plain)

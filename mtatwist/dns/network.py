@@ -16,7 +16,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtatwist.dns.message import BadReply, NotOurs, Query, Reply, Truncated, read_reply
+from mtatwist.dns.message import BadReply, NotOurs, Query, Reply, Truncated, no_answer, read_reply
 
 STRANGERS = 20
 """Datagrams that are no reply to our query before somebody is guessing, and TCP is the better way."""
@@ -184,8 +184,11 @@ class _Stream(Int16StringReceiver):
             return
         try:
             self.done.callback(read_reply(string, self._query))
-        except (NotOurs, Truncated, BadReply) as why:
-            self.done.errback(ServerFailed(f"bad reply over TCP: {why}".rstrip(": ")))
+        except BadReply as why:
+            # The server may just pass on what somebody's zone has.
+            self.done.callback(no_answer(f"unreadable reply: {why}", self._query, len(string)))
+        except (NotOurs, Truncated):
+            self.done.errback(ServerFailed("no true reply over TCP"))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.done.called:

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rigs.fake_dns import ONE, TWO, Rig, Zone, rcode, silent
 
-from mtatwist.dns.message import BadReply, NotOurs, Reply, Truncated, make_query, read_reply
+from mtatwist.dns.message import MAX_RECORDS, BadReply, NotOurs, Reply, Truncated, make_query, read_reply
 from mtatwist.dns.names import wire_name
 from mtatwist.dns.network import STRANGERS
 from mtatwist.dns.resolver import DnsTrouble
@@ -99,7 +99,7 @@ def pointing_at_itself(query: dns.message.Message) -> bytes:
 
 def counting_wrong(query: dns.message.Message) -> bytes:
     wire = ZONE(query).to_wire()
-    return wire[:6] + b"\xff\xff" + wire[8:]
+    return wire[:6] + b"\x00\x09" + wire[8:]
 
 
 @pytest.mark.parametrize("speak", [cut, trailing, pointing_at_itself, counting_wrong], ids=lambda f: f.__name__)
@@ -199,6 +199,20 @@ def test_records_beside_the_answer_are_not_taken() -> None:
     rig = Rig(generous)
     assert rig.texts("a.test") == ["192.0.2.9"]
     assert [answer.key.name for answer, _ in rig.resolver.remembered()] == ["a.test"]
+
+
+def test_a_crowd_of_records_is_not_read() -> None:
+    zone = Zone(*(f"a.test A 10.0.{number // 250}.{number % 250}" for number in range(MAX_RECORDS + 1)))
+    rig = Rig(lambda query: zone(query).to_wire(max_size=65535))
+    assert "too many records" in str(rig.lookup("a.test"))
+    assert rig.metrics.dns_server_failures.value == 0
+
+
+def test_what_somebody_put_into_a_zone_says_nothing_about_the_server() -> None:
+    rig = Rig(cut)
+    rig.network.tcp[ONE] = cut
+    assert "unreadable" in str(rig.lookup("a.test"))
+    assert rig.metrics.dns_server_failures.value == 0
 
 
 def test_nothing_without_a_soa_is_not_believed_for_long() -> None:
