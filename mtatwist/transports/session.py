@@ -32,13 +32,14 @@ class ClientTimeouts:
 class Session:
     """A server that is ready for MAIL, and what it ``offered``: extensions by keyword, with their parameters.
 
-    ``tls`` is "" in clear, else version and cipher.
+    ``tls`` is "" in clear, else version and cipher; ``no_tls`` is why what was offered did not come about.
     """
 
     wire: SmtpWire
     target: Target
     offered: dict[str, str]
     tls: str = ""
+    no_tls: str = ""
 
 
 class TlsFailed(Exception):
@@ -86,7 +87,7 @@ class Opening:
             if reply.code == 220:
                 return await self._secure(wire, target, verify=tls == "verify")
             if tls == "may" and not wire.leaving:
-                return Session(wire, target, offered)
+                return Session(wire, target, offered, no_tls=str(reply))
             self._want(wire, reply, 220, target)
         if tls == "may":
             return Session(wire, target, offered)

@@ -101,14 +101,20 @@ class SmtpTransport:
     async def _reach(self, target: Target) -> Session:
         """A session with this target. Under ``tls = "may"`` a failed TLS handshake is followed by a try in clear."""
         try:
-            return await self._opening.open(await self._dial(target), target)
+            session = await self._opening.open(await self._dial(target), target)
+            if session.no_tls:
+                self._in_clear(target, session.no_tls)
+            return session
         except TlsFailed as failed:
             if self._opening.tls != "may":
                 why = f"TLS failed with {target.name}: {failed}"
                 raise ConnectFailed(Deferral(Reply(450, "4.7.5", why))) from None
-            self._metrics.tls_fallbacks.value += 1
-            _log.warn("tls_failed", host=target.host, address=target.address, why=str(failed), then="in clear")
+            self._in_clear(target, str(failed))
             return await self._opening.open(await self._dial(target), target, in_clear=True)
+
+    def _in_clear(self, target: Target, why: str) -> None:
+        self._metrics.tls_fallbacks.value += 1
+        _log.warn("tls_failed", host=target.host, address=target.address, why=why, then="in clear")
 
     async def _dial(self, target: Target) -> SmtpWire:
         try:

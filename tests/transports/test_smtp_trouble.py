@@ -253,6 +253,7 @@ def test_starttls_refused(monkeypatch: Patch, tls: str, said: str) -> None:
     client = Client(monkeypatch, peer, tls=tls)
     if tls == "may":
         assert client.deliver(message(BODY))[0].reply.code == 250
+        assert client.metrics.tls_fallbacks.value == 1
     else:
         with pytest.raises(ConnectFailed) as caught:
             client.connect()
