@@ -20,6 +20,7 @@ import click
 from mtatwist import __version__
 from mtatwist import describe as text
 from mtatwist.config import ConfigError, load
+from mtatwist.control.spool_cli import Say, spool_group
 from mtatwist.values.base import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -166,6 +167,23 @@ def describe(context: click.Context, key_prefix: str, form: str | None) -> None:
             _say(text.as_object(entry))
     else:
         click.echo("\n\n".join(text.plain(entry) for entry in entries))
+
+
+def _data_dir(context: click.Context, file: str) -> str:
+    try:
+        return load(file).server.data_dir
+    except ConfigError as error:
+        _refuse(context, error)
+        raise AssertionError from None
+
+
+def _say_as(context: click.Context) -> Say:
+    if context.ensure_object(Session).json:
+        return lambda facts, words: _say(facts)
+    return lambda facts, words: click.echo(printable(words), err=facts.get("level") == "error")
+
+
+main.add_command(spool_group(_data_dir, _say_as, json_option))
 
 
 if __name__ == "__main__":
