@@ -65,7 +65,7 @@ class Taker:
 def test_many_share_and_everybody_gets_one() -> None:
     total = Connections(100, Clock())
     takers = [Taker(total) for _ in range(9)]
-    while any([taker.take() for taker in takers]):
+    while sum(taker.take() for taker in takers):
         pass
     assert max(taker.has for taker in takers) - min(taker.has for taker in takers) <= 1
     late = Taker(total)
