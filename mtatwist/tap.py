@@ -29,6 +29,7 @@ from mtatwist.receive.listener import Listener
 from mtatwist.relay.manager import RelayManager
 from mtatwist.relay.mx import Exchanges, SmartHosts
 from mtatwist.relay.ourselves import Ourselves
+from mtatwist.relay.report import Reporter
 from mtatwist.relay.retry import Schedule
 from mtatwist.relay.route import Route
 from mtatwist.smtp.address import DomainSet
@@ -120,8 +121,13 @@ class Mta(MultiService):
                 targets=self._targets(route),
             ),
             schedule=self._schedule,
-            hostname=hostname,
-            return_size=config.relay.return_size,
+            reporter=Reporter(
+                self.spool,
+                hostname=hostname,
+                return_size=config.relay.return_size,
+                shown=self.queue_time.shown,
+                metrics=metrics,
+            ),
             connections=shares.deliveries,
             clock=reactor,
             wall=self.queue_time.now,

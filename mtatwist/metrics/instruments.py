@@ -95,7 +95,9 @@ class Instruments:
         self.delivery_seconds = Histogram(
             "mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS
         )
-        self.uncertain = Counter("mtatwist.relay.uncertain", "Messages that were sent, and lost their reply: sent again")
+        self.uncertain = Counter(
+            "mtatwist.relay.uncertain", "Messages that were sent, and lost their reply: sent again"
+        )
         self.conversions = Counter("mtatwist.relay.conversions", "Messages converted for a next hop that takes less")
         self.tls_fallbacks = Counter("mtatwist.relay.tls.fallbacks", "Connections made in clear since TLS failed")
         self.relay_errors = Counter("mtatwist.relay.errors", "Exceptions in a round of the relay manager")

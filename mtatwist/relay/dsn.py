@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import NamedTuple
 
 import idna
 
 from mtatwist.envelope import Envelope, Message, Recipient
-from mtatwist.relay.dsn_fields import date, delivery_status, fields, one_line
+from mtatwist.relay.dsn_fields import delivery_status, fields, one_line
 from mtatwist.relay.dsn_words import SUBJECTS, words
 from mtatwist.relay.notice import Kind, Notice, original_recipient
 
@@ -35,7 +36,8 @@ class Dsn:
     """One DSN, of one kind, about some recipients of ``message``.
 
     It is :meth:`before`, what goes back, and :meth:`after`. Nobody may be able to guess ``boundary``, or what goes
-    back could end its part. ``until`` is when a delayed message fails; times are seconds since the epoch.
+    back could end its part. ``until`` is when a delayed message fails. Times are the queue's, in seconds since the
+    epoch; ``shown`` turns them to the machine's.
     """
 
     kind: Kind
@@ -46,6 +48,11 @@ class Dsn:
     boundary: str
     now: float
     until: float
+    shown: Callable[[float], float]
+
+    def date(self, at: float) -> str:
+        """A time as header fields and people read it (RFC 5322 §3.3)."""
+        return formatdate(self.shown(at), localtime=True)
 
     def before(self) -> bytes:
         """All that stands before what goes back."""
@@ -82,7 +89,7 @@ class Dsn:
         found = _MESSAGE_ID.search(self.returned.header)
         answered = found[1].decode("ascii") if found else ""
         return fields(
-            Date=date(self.now),
+            Date=self.date(self.now),
             From=f"Mail Delivery System <MAILER-DAEMON@{self.hostname}>",
             To=f"<{one_line(sender(self.message.envelope.reverse_path), utf8=True)}>",
             Subject=SUBJECTS[self.kind],
@@ -100,7 +107,7 @@ class Dsn:
     def _returned_type(self) -> str:
         """RFC 6522 §3, and RFC 6533 §6 for header sections in UTF-8."""
         header, whole, _, _ = self.returned
-        if header.isascii() or not _is_utf8(header):
+        if header.isascii() or not is_utf8(header):
             return "message/rfc822" if whole else "text/rfc822-headers"
         return "message/global" if whole else "message/global-headers"
 
@@ -131,7 +138,8 @@ def _part(content_type: str, eight_bit: bool) -> str:
     return fields(Content_Type=content_type, Content_Transfer_Encoding="8bit" if eight_bit else "")
 
 
-def _is_utf8(data: bytes) -> bool:
+def is_utf8(data: bytes) -> bool:
+    """Is it valid UTF-8?"""
     try:
         data.decode()
     except UnicodeDecodeError:

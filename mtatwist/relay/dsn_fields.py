@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from mtatwist.relay.notice import Kind, Notice, original_recipient, status
@@ -27,11 +26,6 @@ def fields(**values: str) -> str:
     return "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in values.items() if value)
 
 
-def date(at: float) -> str:
-    """A time in seconds since the epoch, as header fields and people read it (RFC 5322 §3.3)."""
-    return formatdate(at, localtime=True)
-
-
 def one_line(text: str, *, utf8: bool = False, limit: int = MAX_TEXT) -> str:
     """One line of so many octets, without control characters: whatever a peer said, it can't add a field."""
     text = text[:limit].replace("\r\n", " / ").replace("\n", " / ")
@@ -49,7 +43,7 @@ def delivery_status(dsn: Dsn, *, utf8: bool) -> str:
         fields(
             Original_Envelope_Id=_envelope_id(envelope.envid),
             Reporting_MTA=f"dns; {dsn.hostname}",
-            Arrival_Date=date(envelope.received_at),
+            Arrival_Date=dsn.date(envelope.received_at),
         )
     ]
     groups += [_recipient(dsn, notice, utf8) for notice in dsn.notices]
@@ -68,8 +62,8 @@ def _recipient(dsn: Dsn, notice: Notice, utf8: bool) -> str:
         Remote_MTA=f"dns; {one_line(host)}" if host else "",
         # A type of our own for what no other server said (RFC 3464 §2.1.2).
         Diagnostic_Code=f"{'smtp' if host else 'x-mtatwist'}; {one_line(str(reply), utf8=utf8)}",
-        Last_Attempt_Date=date(notice.at),
-        Will_Retry_Until=date(dsn.until) if dsn.kind is Kind.DELAYED else "",
+        Last_Attempt_Date=dsn.date(notice.at),
+        Will_Retry_Until=dsn.date(dsn.until) if dsn.kind is Kind.DELAYED else "",
     )
 
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mtatwist.relay.dsn_fields import MAX_TEXT, date, one_line
+from mtatwist.relay.dsn_fields import MAX_TEXT, one_line
 from mtatwist.relay.notice import Kind, Notice, original_recipient, status
 
 if TYPE_CHECKING:
@@ -53,17 +53,17 @@ _ADVICE = {
 
 def words(dsn: Dsn) -> str:
     """The text, in lines that end in CRLF; with what peers said as they said it, as far as it can be shown."""
-    opening = _OPENING[dsn.kind].format(until=date(dsn.until))
+    opening = _OPENING[dsn.kind].format(until=dsn.date(dsn.until))
     lines = [f"This is the mail system at {dsn.hostname}.", "", *_wrap(opening), ""]
     for notice in dsn.notices:
-        lines += [*_about(dsn.kind, notice), ""]
+        lines += [*_about(dsn, notice), ""]
     lines += [*_wrap(dsn.returned.words), ""]
     lines += [f"The message's queue id here was {dsn.message.id}.", ""]
     return "\r\n".join(lines)
 
 
-def _about(kind: Kind, notice: Notice) -> Iterator[str]:
-    address = notice.recipient.address
+def _about(dsn: Dsn, notice: Notice) -> Iterator[str]:
+    kind, address = dsn.kind, notice.recipient.address
     original = original_recipient(notice.recipient)
     line = f"<{one_line(address, utf8=True)}>"
     if original and original.kind in ("rfc822", "utf-8") and original.address != address:
@@ -79,7 +79,7 @@ def _about(kind: Kind, notice: Notice) -> Iterator[str]:
         detail = status(kind, notice).partition(".")[2]
         advice = _ADVICE.get(detail) or _ADVICE.get(detail.partition(".")[0])
         if advice:
-            yield from _wrap(advice.format(at=date(notice.at)), "    ")
+            yield from _wrap(advice.format(at=dsn.date(notice.at)), "    ")
 
 
 def _wrap(text: str, indent: str = "") -> list[str]:

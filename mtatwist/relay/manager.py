@@ -21,6 +21,7 @@ from mtatwist.relay.route import Route
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ITransport
     from mtatwist.metrics.instruments import Instruments
+    from mtatwist.relay.report import Reporter
     from mtatwist.relay.retry import Schedule
 
 _log = EventLogger()
@@ -46,8 +47,7 @@ class RelayManager(Service):
         routes: Sequence[Route],
         transport: Callable[[Route], ITransport],
         schedule: Schedule,
-        hostname: str,
-        return_size: int,
+        reporter: Reporter,
         clock: IReactorTime,
         wall: Callable[[], float],
         metrics: Instruments,
@@ -64,8 +64,7 @@ class RelayManager(Service):
         self._recorder = Recorder(
             spool,
             schedule=schedule,
-            hostname=hostname,
-            return_size=return_size,
+            reporter=reporter,
             clock=clock,
             wall=wall,
             metrics=metrics,

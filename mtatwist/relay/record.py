@@ -12,13 +12,13 @@ from twisted.internet.task import deferLater
 from mtatwist.envelope import Deferral, Delivered, Message, Outcome, Recipient, Settled, State
 from mtatwist.log import EventLogger
 from mtatwist.relay.notice import Kind, Notice, is_wanted, success
-from mtatwist.relay.report import Reporter
 from mtatwist.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ISpoolWriter
     from mtatwist.metrics.instruments import Counter, Instruments
     from mtatwist.relay.hop import Work
+    from mtatwist.relay.report import Reporter
     from mtatwist.relay.retry import Schedule
 
 _log = EventLogger()
@@ -42,20 +42,16 @@ class Recorder:
         spool: ISpool,
         *,
         schedule: Schedule,
-        hostname: str,
-        return_size: int,
+        reporter: Reporter,
         clock: IReactorTime,
         wall: Callable[[], float],
         metrics: Instruments,
         running: Callable[[], bool],
     ) -> None:
-        """``wall`` gives seconds since the epoch; what can't be written is tried again while ``running``.
-
-        ``return_size``: octets of a message that may go back whole.
-        """
+        """``wall`` gives seconds since the epoch; what can't be written is tried again while ``running``."""
         self._spool = spool
         self._schedule = schedule
-        self._reporter = Reporter(spool, hostname=hostname, return_size=return_size, metrics=metrics)
+        self._reporter = reporter
         self._turns = DeferredSemaphore(REPORTS_LIMIT)
         self._clock = clock
         self._wall = wall

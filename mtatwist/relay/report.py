@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from mtatwist.envelope import Message
 from mtatwist.log import EventLogger
-from mtatwist.relay.dsn import Dsn, Returned
+from mtatwist.relay.dsn import Dsn, Returned, is_utf8
 from mtatwist.relay.notice import Kind, Notice
 from mtatwist.smtp.header import MAX_HEADER, header_end
 
@@ -28,11 +28,21 @@ _WHOLE = "Your message is attached."
 class Reporter:
     """Writes DSNs; the transaction that stores them is the recorder's."""
 
-    def __init__(self, spool: ISpool, *, hostname: str, return_size: int, metrics: Instruments) -> None:
-        """``return_size``: octets of a message that still goes back whole, if its sender wants that (RET=FULL)."""
+    def __init__(
+        self,
+        spool: ISpool,
+        *,
+        hostname: str,
+        return_size: int,
+        shown: Callable[[float], float],
+        metrics: Instruments,
+    ) -> None:
+        """``return_size``: octets of a message that still goes back whole, if its sender wants that (RET=FULL).
+        ``shown`` turns the queue's time to the machine's, which people read."""
         self._spool = spool
         self._hostname = hostname
         self._return_size = return_size
+        self._shown = shown
         self._metrics = metrics
 
     async def write(
@@ -40,7 +50,7 @@ class Reporter:
     ) -> ISpoolWriter:
         """One DSN, prepared for ISpool.settle(); ``until``: when a delayed message fails. Raises what went wrong."""
         header = await self._header(message)
-        words = self._why_not_whole(message, kind)
+        words = self._what_goes_back(message, kind, header)
         if words == _WHOLE and header:
             try:
                 eight_bit = await self._is_eight_bit(message)
@@ -53,8 +63,8 @@ class Reporter:
         returned = Returned(header, False, not header.isascii(), words)
         return await self._write(message, kind, notices, returned, now, until)
 
-    def _why_not_whole(self, message: Message, kind: Kind) -> str:
-        """Says what is attached. RET counts for failures only (RFC 3461 §4.3)."""
+    def _what_goes_back(self, message: Message, kind: Kind, header: bytes) -> str:
+        """What is attached, in words, and why not all of it. RET counts for failures only (RFC 3461 §4.3)."""
         if message.envelope.ret != "FULL" or kind is not Kind.FAILED:
             return _HEADER
         if message.size > self._return_size:
@@ -64,6 +74,9 @@ class Reporter:
         if message.envelope.body_type == "BINARYMIME":
             # A part of a message can't be binary where the next server takes no such messages (RFC 3030 §3).
             return f"{_HEADER} All of it can't be attached, since it is binary."
+        if not (header.isascii() or is_utf8(header)):
+            # Where only 7-bit mail is taken, nobody could convert it.
+            return f"{_HEADER} All of it can't be attached, since that is in no charset that is known."
         if not self._spool.has_room(message.size):
             return f"{_HEADER} There is no room to return all of it."
         return _WHOLE
@@ -71,7 +84,7 @@ class Reporter:
     async def _write(
         self, message: Message, kind: Kind, notices: Sequence[Notice], returned: Returned, now: float, until: float
     ) -> ISpoolWriter:
-        dsn = Dsn(kind, message, notices, returned, self._hostname, token_hex(16), now, until)
+        dsn = Dsn(kind, message, notices, returned, self._hostname, token_hex(16), now, until, self._shown)
         before = dsn.before()
         writer = self._spool.create(dsn.envelope(before))
         try:

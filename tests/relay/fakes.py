@@ -13,6 +13,7 @@ from mtatwist.envelope import Deferral, Delivered, Envelope, Failure, Message, O
 from mtatwist.interfaces import IDelivery, ITransport
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.relay.manager import RelayManager
+from mtatwist.relay.report import Reporter
 from mtatwist.relay.retry import Schedule
 from mtatwist.relay.route import Route
 from mtatwist.smtp.reply import Reply
@@ -139,8 +140,9 @@ class Rig:
             routes=routes or (Route("*", "smtp", "next.test:25"),),
             transport=lambda route: _Way(self, route),
             schedule=Schedule([60.0, 300.0], 1000.0, random=lambda: 0.5),
-            hostname="mta.test",
-            return_size=1_000_000,
+            reporter=Reporter(
+                self.spool, hostname="mta.test", return_size=1_000_000, shown=lambda at: at, metrics=self.metrics
+            ),
             clock=self.clock,
             wall=self.clock.seconds,
             metrics=self.metrics,

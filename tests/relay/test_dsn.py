@@ -50,7 +50,9 @@ class Read:
         envelope = Envelope(reverse_path, recipients, envid=envid, smtputf8=smtputf8, received_at=ARRIVED)
         back = header.rstrip(b"\r\n") + b"\r\n" if whole is None else whole
         returned = Returned(header, whole is not None, not back.isascii(), "The words.")
-        dsn = Dsn(kind, Message(7, envelope, 1000), notices, returned, "mta.test", "b0undary", NOW, UNTIL)
+        dsn = Dsn(
+            kind, Message(7, envelope, 1000), notices, returned, "mta.test", "b0undary", NOW, UNTIL, lambda at: at
+        )
         before = dsn.before()
         self.envelope = dsn.envelope(before)
         self.raw = before + back + dsn.after()
