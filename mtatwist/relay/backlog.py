@@ -185,6 +185,9 @@ class Backlog:
         for message in messages:
             self._claimed += len(message.envelope.recipients)
             self._take(message, False)
+        if not messages:
+            # It was due, and yet was not there to be claimed: whatever the reason, it will not wait for a minute.
+            self.look_by(self._clock.seconds() + 1.0)
         return bool(messages)
 
     def _allowed(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from relay.fakes import DOWN, GONE, LATER, TAKEN, Delivery, Rig
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from mtatwist.envelope import Message, Outcome, Recipient, State
 from mtatwist.relay import manager as module
@@ -588,3 +588,13 @@ def test_a_claim_that_can_not_be_recorded_after_the_stop_is_no_complaint() -> No
     rig.transport().go_on()
     assert done
     assert rig.metrics.relay_errors.value == 0
+
+
+def test_due_work_that_could_not_be_claimed_is_looked_for_soon() -> None:
+    spool = left_behind("x@there.test")
+    found = spool.claim_due
+    spool.claim_due = lambda now, shares: succeed([])
+    rig = Rig(spool=spool)
+    spool.claim_due = found
+    rig.pass_time(2)
+    assert len(rig.attempts()) == 1
