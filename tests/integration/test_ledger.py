@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,46 @@ PROMISES = 200
 DUPLICATES = 100
 
 
+def up(sink: Sink) -> Iterator[None]:
+    """The next hop takes everything, all the time."""
+    yield
+
+
+def refusing(sink: Sink) -> Iterator[None]:
+    """It takes nothing before the last kill: all promises rest on the spool alone."""
+    sink.policy = lambda stage, what: "451 4.3.2 not yet"
+    yield
+    sink.policy = lambda stage, what: None
+
+
+def down(sink: Sink) -> Iterator[None]:
+    """It is not there before the last kill."""
+    sink.go_down()
+    yield
+    sink.come_up()
+
+
+def flapping(sink: Sink) -> Iterator[None]:
+    """It comes and goes, and with it everything that was being said."""
+    over = threading.Event()
+    chance = random.Random(7)
+
+    def flap() -> None:
+        while not over.wait(chance.uniform(0.2, 1.0)):
+            sink.go_down()
+            over.wait(chance.uniform(0.1, 0.5))
+            sink.come_up()
+
+    thread = threading.Thread(target=flap, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    thread.join(10)
+
+
+NextHop = Callable[[Sink], Iterator[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     kills: int
@@ -37,17 +78,12 @@ class Result:
         return f"{self.kills} kills, {self.messages} messages with a 250; by recipient: {self.account}"
 
 
-def run_campaign(mta: Mta, sink: Sink, kills: int, *, hold_back: bool, seed: int = 1) -> Result:
-    """Load, kills at random moments, and in the end everything is drained into the sink.
-
-    With ``hold_back`` the next hop takes nothing before the last kill: all promises rest on the spool alone.
-    """
+def run_campaign(mta: Mta, sink: Sink, kills: int, next_hop: NextHop, *, seed: int = 1) -> Result:
+    """Load, kills at random moments, and in the end everything is drained into the sink."""
     chance = random.Random(seed)
     ledger = Ledger()
-    if hold_back:
-        sink.policy = lambda stage, what: "451 4.3.2 not yet"
     with mta:
-        with Load(ledger, seed=seed) as load:
+        with contextlib.contextmanager(next_hop)(sink), Load(ledger, seed=seed) as load:
             load.point_at(mta.address())
             for _ in range(kills):
                 ledger.wait_for(len(ledger.acknowledged) + PROMISES, 60)
@@ -59,8 +95,7 @@ def run_campaign(mta: Mta, sink: Sink, kills: int, *, hold_back: bool, seed: int
                 mta.start()
                 load.point_at(mta.address())
             ledger.wait_for(len(ledger.acknowledged) + PROMISES, 60)
-        sink.policy = lambda stage, what: None
-        wait_until(lambda: mta.queued() == 0, 120, lambda: f"{mta.queued()} messages are still queued")
+        wait_until(lambda: mta.queued() == 0, 180, lambda: f"{mta.queued()} messages are still queued")
     result = Result(kills, len(ledger.acknowledged), ledger.account(sink.arrivals), load.trouble)
     print(result)
     assert result.trouble == []
@@ -68,10 +103,10 @@ def run_campaign(mta: Mta, sink: Sink, kills: int, *, hold_back: bool, seed: int
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("hold_back", [False, True], ids=["delivering", "only storing"])
-def test_no_promise_is_broken(make_mta: MakeMta, sink: Sink, long_campaign: bool, hold_back: bool) -> None:
+@pytest.mark.parametrize("next_hop", [up, refusing, down, flapping], ids=lambda next_hop: next_hop.__name__)
+def test_no_promise_is_broken(make_mta: MakeMta, sink: Sink, long_campaign: bool, next_hop: NextHop) -> None:
     kills = 20 if long_campaign else 4
-    result = run_campaign(make_mta(relaying_to(sink.port)), sink, kills, hold_back=hold_back)
+    result = run_campaign(make_mta(relaying_to(sink.port)), sink, kills, next_hop)
     account = result.account
     assert result.messages > kills * PROMISES
     assert account.lost == []
@@ -87,6 +122,6 @@ def test_no_promise_is_broken(make_mta: MakeMta, sink: Sink, long_campaign: bool
 def test_the_ledger_sees_a_spool_that_lies(tmp_path: Path, sink: Sink) -> None:
     """The control: a writer that answers before its commit must be caught. Its log may complain."""
     mta = Mta(tmp_path, relaying_to(sink.port), command=SABOTAGED)
-    result = run_campaign(mta, sink, 3, hold_back=True)
+    result = run_campaign(mta, sink, 3, refusing)
     assert result.account.lost
     assert result.account.spoiled == 0

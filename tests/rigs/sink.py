@@ -191,16 +191,29 @@ class Sink:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        listening = self._loop.create_server(lambda: _Session(self), self.host, self.port, backlog=1024)
-        server = self._loop.run_until_complete(listening)
-        self.port = server.sockets[0].getsockname()[1]
+        self._loop.run_until_complete(self._listen())
         self._ready.set()
         self._loop.run_forever()
-        server.close()
+        self._loop.run_until_complete(self._close())
+        self._loop.close()
+
+    async def _listen(self) -> None:
+        self._server = await self._loop.create_server(lambda: _Session(self), self.host, self.port, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self._server.close()
         for session in list(self.sessions):
             session.transport.abort()
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
+        await asyncio.sleep(0)
+
+    def go_down(self) -> None:
+        """Cut every session, whatever it is doing, and refuse connections."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+
+    def come_up(self) -> None:
+        """Listen again, on the same port."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     def __enter__(self) -> Self:
         self._thread.start()
