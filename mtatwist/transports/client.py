@@ -157,6 +157,8 @@ class SmtpWire(Protocol):
         if any(_CONTROL.search(line) for line in lines):
             # What came over the wire has been checked long before; this is the last door.
             self.break_off("a command would have had control characters")
+        if self._content:
+            self.break_off("a command would have been part of the message")
         self._refuse_early()
         self._owed += len(lines)
         self._output.write(b"".join(line + b"\r\n" for line in lines))

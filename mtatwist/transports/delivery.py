@@ -104,6 +104,10 @@ class SmtpDelivery:
                 self._may_be_taken(message, str(broken))
             why = f"Connection to {self._session.target.name} failed: {broken}"
             attempt.all_open(Reply(451, "4.4.2", why), ours=True)
+        except BaseException:
+            # Whatever it is: what comes next would be taken for the rest of this message.
+            self._wire.break_off("given up")
+            raise
         self._used = True
         return attempt.outcomes()
 
@@ -132,16 +136,17 @@ class SmtpDelivery:
                 rcpts = []
             accepted = False
             for index, line in rcpts:
-                if wire.leaving:
+                if reply.code == 421:
                     break
                 if not pipelining:
                     wire.send(line)
                 reply = await self._answer(timeouts.rcpt)
                 accepted = accepted or reply.positive
-                attempt.rcpt(index, refused or reply)
+                if not refused:
+                    attempt.rcpt(index, reply)
             if refused:
                 attempt.all_open(refused)
-            if wire.leaving:
+            if reply.code == 421:
                 attempt.all_open(reply)
                 return False
             data = None
@@ -205,7 +210,7 @@ class SmtpDelivery:
             for group in waiting:
                 reply = await wire.reply(timeouts.data_done)
                 attempt.settle(group, reply)
-                if wire.leaving:
+                if reply.code == 421:
                     # It should mean that the message was not taken; servers that are stopped say it too late.
                     self._may_be_taken(message, str(reply))
                     attempt.all_open(reply)

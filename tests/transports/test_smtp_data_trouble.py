@@ -10,6 +10,7 @@ from transports.peer import TIMEOUTS, Client, Peer, message, now, waits
 from twisted.internet.defer import Deferred
 
 from mtatwist.envelope import Deferral, Delivered, Failure, Outcome
+from mtatwist.transports.body import Body
 from mtatwist.transports.client import MAX_TEXT
 from mtatwist.transports.failures import ConnectFailed, Stale
 
@@ -117,6 +118,23 @@ def test_a_close_in_the_middle_ends_nothing(monkeypatch: Patch, extensions: tupl
     assert kinds(now(sending.pending)) == [(Deferral, 451)] * 2
     assert sending.peer.aborted
     assert b"QUIT" not in sending.peer.written
+
+
+@either
+def test_an_error_of_ours_in_the_middle_ends_the_connection(monkeypatch: Patch, extensions: tuple[str, ...]) -> None:
+    """What came next would be taken for the rest of the message."""
+    peer = Peer(extensions=extensions)
+    client = Client(monkeypatch, peer)
+    delivery = client.connect()
+
+    async def part(body: Body) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Body, "part", part)
+    with pytest.raises(ZeroDivisionError):
+        client.over(delivery, message(BODY))
+    assert peer.aborted
+    assert not delivery.usable
 
 
 # The end.
