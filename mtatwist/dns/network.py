@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, ConnectionDone
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import Int16StringReceiver
@@ -202,6 +202,8 @@ async def _over_tcp(network: Network, clock: Any, server: Server, query: Query, 
     factory.noisy = False
     try:
         await network.connect(server, factory, seconds)
+    except ConnectingCancelledError:
+        raise CancelledError from None
     except ConnectError as error:
         if error.osError in _OURS:
             raise NoSocket(str(error)) from None

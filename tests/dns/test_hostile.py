@@ -13,7 +13,8 @@ import dns.rdatatype
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rigs.fake_dns import ONE, TWO, Rig, Zone, rcode, silent
+from rigs.fake_dns import ONE, TWO, Rig, Zone, rcode, silent, unreachable
+from twisted.logger import capturedLogs
 
 from mtatwist.dns.message import MAX_RECORDS, BadReply, NotOurs, Reply, Truncated, make_query, read_reply
 from mtatwist.dns.names import wire_name
@@ -157,6 +158,17 @@ def test_tcp_that_says_nothing_ends_in_time() -> None:
     assert isinstance(rig.lookup("a.test"), DnsTrouble)
     assert rig.clock.seconds() - begun == pytest.approx(5, abs=0.1)
     assert rig.network.open == 0
+
+
+def test_tcp_that_does_not_connect_ends_in_time() -> None:
+    rig = Rig(cut, seconds=5)
+    rig.network.tcp[ONE] = unreachable
+    begun = rig.clock.seconds()
+    with capturedLogs() as events:
+        assert str(rig.lookup("a.test")) == "no DNS server answers"
+    assert "lookup_crashed" not in {event["log_format"] for event in events}
+    assert rig.clock.seconds() - begun == pytest.approx(5, abs=0.1)
+    assert not rig.clock.getDelayedCalls()
 
 
 def test_a_server_that_does_not_know_edns_is_asked_without() -> None:

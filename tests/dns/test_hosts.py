@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rigs.fake_dns import ONE, Rig, Zone, rcode, silent
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from mtatwist.dns.names import BadName
+from mtatwist.dns.names import BadName, ascii_name, text_name, wire_name
 from mtatwist.dns.network import Server
 from mtatwist.dns.resolver import DnsTrouble
 from mtatwist.dns.system import ResolvConf, WatchedFile, parse_hosts, parse_resolv_conf
@@ -139,6 +141,26 @@ def test_hosts_file() -> None:
         "a.test": ("192.0.2.1",),
         "a": ("192.0.2.1", "192.0.2.2"),
     }
+
+
+@given(st.text(), st.text(alphabet="12.:ab# \n\tnameserchdotpi", max_size=200))
+def test_any_file_is_survived(text: str, like_one: str) -> None:
+    for each in (text, like_one):
+        assert parse_resolv_conf(each).servers
+        for name, addresses in parse_hosts(each).items():
+            assert name
+            assert addresses
+
+
+@given(st.one_of(st.text(), st.text(alphabet="aü.-_ß。xn", max_size=80)))
+def test_any_text_is_a_name_or_none(text: str) -> None:
+    try:
+        name = ascii_name(text)
+    except BadName:
+        return
+    assert name.isascii()
+    assert name == ascii_name(name)
+    assert text_name(wire_name(name)) == name
 
 
 class Watched:

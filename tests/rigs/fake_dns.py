@@ -12,7 +12,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import ConnectingCancelledError, ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -95,6 +95,10 @@ def silent(query: dns.message.Message) -> None:
     """A server that is away."""
 
 
+def unreachable(query: dns.message.Message) -> None:
+    """A host that does not even answer to a TCP connection."""
+
+
 def refused(query: dns.message.Message) -> OSError:
     """A host without a server."""
     return Closed()
@@ -142,6 +146,9 @@ class FakeNetwork:
     def connect(self, server: Server, factory: Any, seconds: float) -> Deferred[Any]:
         if server not in self.tcp:
             return fail(ConnectionRefusedError())
+        if self.tcp[server] is unreachable:
+            # As Twisted's endpoints have it.
+            return Deferred(lambda connecting: connecting.errback(ConnectingCancelledError(server)))
         self._opened()
         stream = factory.buildProtocol(None)
         stream.makeConnection(Stream(self, server, stream))
