@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
+import backlog
 from contestants import Mtatwist, Peer
 from measures import MEASURES, Measure
 from rigs.loadpair import SmtpSink
@@ -25,14 +26,15 @@ from rigs.postfix import Postfix
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.bench", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)}; all")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)}, backlog; all")
     parser.add_argument("--runs", type=int, default=3, help="of each, alternating")
     parser.add_argument("--factor", type=float, default=1.0, help="times as many messages")
     parser.add_argument("--directory", type=Path, help="whose disk is used; must be open to all users")
     parser.add_argument("--alone", action="store_true", help="without Postfix, so without root")
     parser.add_argument("--profile", type=Path, help="write cProfile's statistics here (implies --alone)")
     chosen = parser.parse_args()
-    unknown = set(chosen.measures) - MEASURES.keys()
+    chosen.measures = chosen.measures or [*MEASURES, "backlog"]
+    unknown = set(chosen.measures) - {*MEASURES, "backlog"}
     if unknown:
         parser.error(f"no such measure: {', '.join(sorted(unknown))}")
     return chosen
@@ -59,7 +61,7 @@ def main() -> int:
         stack.callback(ours.close)
         peers = [] if alone else [Peer(stack.enter_context(Postfix(directory, sink.port)))]
         row("", ours.name, *([] if alone else ["postfix", "ratio", "target", ""]))
-        for name in chosen.measures or MEASURES:
+        for name in (name for name in chosen.measures if name in MEASURES):
             measure = MEASURES[name].shortened(chosen.factor)
             rates: dict[str, list[float]] = {}
             for _ in range(1 if chosen.profile else chosen.runs):
@@ -73,6 +75,12 @@ def main() -> int:
                 verdict = "ok" if ratio >= measure.target else "MISSED"
                 cells += [f"{ratio:.2f}", f"{measure.target:.1f}", verdict]
             row(measure.title, *cells)
+        if "backlog" in chosen.measures and not chosen.profile:
+            empty, full = backlog.compare(directory, sink, runs=chosen.runs, factor=chosen.factor)
+            row("", "empty queue", "backlog", "ratio", "target", "")
+            verdict = "ok" if full / empty >= backlog.TARGET else "MISSED"
+            missed += verdict == "MISSED"
+            row("accept 5 kB", f"{empty:.0f}/s", f"{full:.0f}/s", f"{full / empty:.2f}", str(backlog.TARGET), verdict)
     if chosen.profile:
         pstats.Stats(str(chosen.profile)).sort_stats("tottime").print_stats(40)
     return 1 if missed else 0
