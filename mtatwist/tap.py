@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import apsw
@@ -31,7 +32,7 @@ from mtatwist.relay.mx import Exchanges, SmartHosts
 from mtatwist.relay.ourselves import Ourselves
 from mtatwist.relay.report import Reporter
 from mtatwist.relay.retry import Schedule
-from mtatwist.relay.route import Route
+from mtatwist.relay.route import Route, refuse_mailbox
 from mtatwist.smtp.address import DomainSet
 from mtatwist.spool.check import damage_notice
 from mtatwist.spool.schema import SchemaTooNew
@@ -107,9 +108,10 @@ class Mta(MultiService):
         # A delivery that waits for the DNS has no connection yet.
         self.dns = _make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
         client_timeouts = ClientTimeouts(**_fields(config.timeouts.client, ClientTimeouts))
+        self._routes = [Route(**_fields(route, Route)) for route in config.routes]
         self.relay = RelayManager(
             self.spool,
-            routes=[Route(**_fields(route, Route)) for route in config.routes],
+            routes=self._routes,
             transport=lambda route: TRANSPORTS[route.transport](
                 spool=self.spool,
                 reactor=reactor,
@@ -156,6 +158,7 @@ class Mta(MultiService):
             message_size=config.limits.message_size,
             has_room=self.spool.has_room,
             domains=domains,
+            refuse_mailbox=partial(refuse_mailbox, self._routes),
             hops=config.limits.hops,
         )
         chain = Chain(validators, metrics)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mtatwist.envelope import Recipient
+from mtatwist.smtp.reply import Reply
+from mtatwist.transports import maildir
+
 
 class Route(NamedTuple):
     """One way: ``domain`` is a name, "*.name" for its subdomains, or "*"; ``transport`` names one of the registry.
@@ -43,3 +47,8 @@ def choose(routes: Sequence[Route], domain: str) -> Route:
 def destination(route: Route, domain: str) -> str:
     """What the route's transport is to connect to: its next hop, or the domain whose exchanges are to be found."""
     return route.next_hop or domain
+
+
+def refuse_mailbox(routes: Sequence[Route], recipient: Recipient) -> Reply | None:
+    """The failure that is certain before a delivery is tried, so that the receiver can refuse the recipient."""
+    return maildir.refuse(recipient.address) if choose(routes, recipient.domain).transport == "maildir" else None

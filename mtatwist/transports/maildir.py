@@ -52,10 +52,11 @@ class MaildirTransport:
         """Put the message into each recipient's Maildir; an outcome each."""
         outcomes: list[Outcome] = []
         for recipient in recipients:
-            local, _, domain = recipient.address.rpartition("@")
-            if not (_is_safe(local) and _is_safe(domain)):
-                outcomes.append(Failure(Reply(550, "5.1.3", "This address can't be a mailbox here")))
+            refusal = refuse(recipient.address)
+            if refusal is not None:
+                outcomes.append(Failure(refusal))
                 continue
+            local, _, domain = recipient.address.rpartition("@")
             path = template.format(local=local.lower(), domain=domain.lower())
             try:
                 await deferToThreadPool(self._reactor, self._pool, self._store, path, message)
@@ -127,6 +128,14 @@ class MaildirDelivery:
 
     def close(self) -> None:
         """See IDelivery."""
+
+
+def refuse(address: str) -> Reply | None:
+    """The reply to an address that can be no Maildir; None: it can. The receiver asks, too: at RCPT nobody bounces."""
+    local, _, domain = address.rpartition("@")
+    if _is_safe(local) and _is_safe(domain):
+        return None
+    return Reply(550, "5.1.3", "This address can't be a mailbox here")
 
 
 def _make(path: str) -> None:

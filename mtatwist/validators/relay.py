@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mtatwist.envelope import Recipient
 from mtatwist.smtp.address import DomainSet
 from mtatwist.smtp.reply import AUTH_FIRST, NO_RELAY, Reply
@@ -16,8 +18,12 @@ class Relay:
 
     name = "relay"
 
-    def __init__(self, domains: DomainSet) -> None:
+    def __init__(
+        self, domains: DomainSet, refuse_mailbox: Callable[[Recipient], Reply | None] = lambda recipient: None
+    ) -> None:
+        """``refuse_mailbox`` tells of recipients whose delivery would fail for certain: told now, nothing bounces."""
         self._domains = domains
+        self._refuse_mailbox = refuse_mailbox
 
     def mail(self, transaction: Transaction) -> Reply | None:
         """Submission needs a user."""
@@ -27,5 +33,5 @@ class Relay:
     def rcpt(self, transaction: Transaction, recipient: Recipient) -> Reply | None:
         """Our domains for everyone, the world for our own."""
         if recipient.domain in self._domains or transaction.session.user or transaction.session.trusted:
-            return None
+            return self._refuse_mailbox(recipient)
         return NO_RELAY

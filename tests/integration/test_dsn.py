@@ -181,6 +181,14 @@ def test_nothing_is_ever_told_to_nobody(make_mta: MakeMta, sink: Sink, tmp_path:
     assert len(mailbox.Maildir(tmp_path / "friend")) == 1
 
 
+def test_what_can_be_no_mailbox_is_refused_and_not_returned(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
+    with make_mta(config(sink.port, tmp_path)) as mta, Client(mta.address()) as client:
+        client.ehlo()
+        client.expect(250, f"MAIL FROM:<{SENDER}>")
+        reply = client.expect(550, 'RCPT TO:<"../friend"@client.test>')
+        assert reply.lines == ["5.1.3 This address can't be a mailbox here"]
+
+
 def test_a_sender_beyond_ascii(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
     """The sink takes no such recipients: that is what the sender is told, in UTF-8."""
     with make_mta(config(sink.port, tmp_path)) as mta:

@@ -135,6 +135,16 @@ def test_relay(role: str, user: str, trusted: bool, domain: str, expected: Reply
     assert validator.rcpt(transaction(role, user, trusted), Recipient(0, f"you@{domain}", domain)) == expected
 
 
+def test_who_could_not_get_it_is_refused_at_once() -> None:
+    """Of those who may be sent to: others learn nothing."""
+    refusal = Reply(550, "5.1.3", "This address can't be a mailbox here")
+    validator = Relay(DomainSet(["here.test"]), lambda recipient: refusal if recipient.address[0] == "." else None)
+    stranger = transaction("mx")
+    assert validator.rcpt(stranger, Recipient(0, ".you@here.test", "here.test")) is refusal
+    assert validator.rcpt(stranger, Recipient(0, "you@here.test", "here.test")) is None
+    assert validator.rcpt(stranger, Recipient(0, ".you@there.test", "there.test")) is NO_RELAY
+
+
 def test_submission_needs_a_user_whatever_the_network() -> None:
     validator = Relay(DomainSet(["here.test"]))
     assert validator.mail(transaction("submission", trusted=True)) is AUTH_FIRST
