@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING
 
@@ -59,12 +60,23 @@ def _recipient(dsn: Dsn, notice: Notice, utf8: bool) -> str:
         Final_Recipient=_address(TypedAddress("rfc822" if final.isascii() else "utf-8", final), utf8),
         Action=dsn.kind.value,
         Status=status(dsn.kind, notice),
-        Remote_MTA=f"dns; {one_line(host)}" if host else "",
+        Remote_MTA=_remote(host),
         # A type of our own for what no other server said (RFC 3464 §2.1.2).
         Diagnostic_Code=f"{'smtp' if host else 'x-mtatwist'}; {one_line(str(reply), utf8=utf8)}",
         Last_Attempt_Date=dsn.date(notice.at),
         Will_Retry_Until=dsn.date(dsn.until) if dsn.kind is Kind.DELAYED else "",
     )
+
+
+def _remote(host: str) -> str:
+    """A name, or an address literal (RFC 5321 §4.1.3). The path of a socket here is nobody's business."""
+    if not host or host.startswith("unix:"):
+        return ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"dns; {one_line(host)}"
+    return f"dns; [{'IPv6:' if address.version == 6 else ''}{address}]"
 
 
 def _envelope_id(envid: str) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mtatwist.relay.dsn_fields import MAX_TEXT, one_line
+from mtatwist.relay.dsn_fields import one_line
 from mtatwist.relay.notice import Kind, Notice, original_recipient, status
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def _about(dsn: Dsn, notice: Notice) -> Iterator[str]:
     if original and original.kind in ("rfc822", "utf-8") and original.address != address:
         line += f" (sent to <{one_line(original.address, utf8=True)}>)"
     yield f"{line}:"
-    said = str(notice.reply)[:MAX_TEXT]
+    said = one_line(str(notice.reply), utf8=True)
+    host = one_line(notice.host) if not notice.host.startswith("unix:") else "Our mailbox server"
     if kind in (Kind.FAILED, Kind.DELAYED):
-        host = one_line(notice.host)
-        yield from _wrap(f"{host} said: {one_line(said, utf8=True)}" if host else one_line(said, utf8=True), "    ")
-    elif notice.host:
-        yield from _wrap(f"Taken by {one_line(notice.host)}: {one_line(said, utf8=True)}", "    ")
+        yield from _wrap(f"{host} said: {said}" if host else said, "    ")
+    elif host:
+        yield from _wrap(f"{host} took it: {said}", "    ")
     if kind is Kind.FAILED:
         detail = status(kind, notice).partition(".")[2]
         advice = _ADVICE.get(detail) or _ADVICE.get(detail.partition(".")[0])

@@ -106,7 +106,7 @@ def test_a_failure_with_all_that_was_asked_for(make_mta: MakeMta, sink: Sink, tm
     assert dsn.about["Original-Envelope-Id"] == "QQ+314159"
     assert dsn.about["Reporting-MTA"] == "dns; mta.test"
     assert dsn.recipients[0]["Original-Recipient"] == "rfc822; first+x@sink.test"
-    assert dsn.recipients[0]["Remote-MTA"] == "dns; 127.0.0.1"
+    assert dsn.recipients[0]["Remote-MTA"] == "dns; [127.0.0.1]"
     assert dsn.recipients[0]["Diagnostic-Code"] == "smtp; 550 5.1.1 no such user here"
     assert dsn.top["To"] == SENDER
     assert dsn.top["In-Reply-To"] == "<17@client.test>"

@@ -209,13 +209,30 @@ def test_a_success(kind: Kind, subject: str, says: str) -> None:
     assert recipient["Remote-MTA"] == "dns; mx.there.test"
     assert recipient["Will-Retry-Until"] is None
     assert says in read.sentences()
-    assert "Taken by mx.there.test: 250 2.0.0 Ok: queued as 17" in read.text
+    assert "mx.there.test took it: 250 2.0.0 Ok: queued as 17" in read.text
 
 
 def test_a_success_in_a_mailbox_here_names_no_other_server() -> None:
     read = Read(notice(reply=Reply(250, "2.0.0", "Delivered to the mailbox"), host=""), kind=Kind.DELIVERED)
     assert read.groups[1]["Remote-MTA"] is None
-    assert "Taken by" not in read.text
+    assert "took it" not in read.text
+
+
+@pytest.mark.parametrize(
+    ("host", "remote", "says"),
+    [
+        ("mx.there.test", "dns; mx.there.test", "mx.there.test"),
+        ("192.0.2.7", "dns; [192.0.2.7]", "192.0.2.7"),
+        ("2001:db8::7", "dns; [IPv6:2001:db8::7]", "2001:db8::7"),
+        ("unix:/run/secret/lmtp", None, "Our mailbox server"),
+    ],
+)
+def test_who_said_it(host: str, remote: str | None, says: str) -> None:
+    read = Read(notice(host=host))
+    assert read.groups[1]["Remote-MTA"] == remote
+    assert read.groups[1]["Diagnostic-Code"] == "smtp; 550 5.1.1 no such user"
+    assert f"    {says} said: 550 5.1.1 no such user\n" in read.text
+    assert b"secret" not in read.raw
 
 
 @pytest.mark.parametrize(
