@@ -7,6 +7,9 @@ system that can only be read is an ext4 on a loop device that was told of an err
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -197,7 +200,7 @@ def test_errors_while_the_queue_drains_lose_and_double_nothing(tmp_path: Path, s
 
 def test_a_file_system_that_turns_read_only(tmp_path: Path, sink: Sink) -> None:
     """ext4 lets nobody write again before it was unmounted and checked: here, the server has to be started again."""
-    disk = LoopDisk(tmp_path / "disk.img", tmp_path / "data", megabytes=128)
+    disk = LoopDisk(tmp_path / "disk.img", tmp_path / "data").format(megabytes=128)
     server = Server(tmp_path, sink)
     with disk.mounted("errors=remount-ro"), server:
         for _ in range(50):
@@ -213,15 +216,26 @@ def test_a_file_system_that_turns_read_only(tmp_path: Path, sink: Sink) -> None:
         server.drain()
 
 
-def test_a_damaged_database_is_refused_with_a_word_on_what_to_do(tmp_path: Path, sink: Sink) -> None:
+def mtactl(server: Server, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "mtatwist.control.cli", "spool", *map(str, words), "--config", str(server.config)]
+    environment = {**os.environ, **server.environment}
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_damaged_database_is_refused_and_recovered(tmp_path: Path, sink: Sink) -> None:
     with Server(tmp_path, sink) as server:
         for _ in range(50):
             assert server.send().code == 250
+        assert mtactl(server, "verify").returncode == 75, "a server uses it"
         server.stop()
+    assert mtactl(server, "verify").returncode == 0
     database = server.data_dir / "spool.sqlite"
     content = database.read_bytes()
+    # A page that has rows with messages (SQLite's file format, 1.6), and more than one.
+    pages = range(4096, len(content), 4096)
+    page = next(at for at in pages if content[at] == 13 and int.from_bytes(content[at + 3 : at + 5], "big") > 1)
     with database.open("r+b") as file:
-        file.seek(len(content) // 2 // 4096 * 4096)
+        file.seek(page)
         file.write(bytes(4096))
     assert server.spawn().wait(30) == 74
     said = server.log()
@@ -229,6 +243,21 @@ def test_a_damaged_database_is_refused_with_a_word_on_what_to_do(tmp_path: Path,
     for command in ("verify", "export", "recover"):
         assert f"mtactl spool {command}" in said
     assert len(database.read_bytes()) == len(content)
+    assert mtactl(server, "verify").returncode == 65
+    assert mtactl(server, "export", tmp_path / "saved").returncode == 65
+    recovered = mtactl(server, "recover")
+    assert recovered.returncode == 65
+    sink.policy = lambda stage, what: None
+    with server:
+        wait_until(lambda: server.queued() == 0, 60, lambda: f"{server.queued()} messages are still queued")
+        server.send_until(250)
+        wait_until(lambda: server.queued() == 0, 60, lambda: f"{server.queued()} messages are still queued")
+    arrived = {path for arrival in sink.arrivals for path in arrival.forward_paths}
+    assert arrived <= set(server.promised)
+    missing = len(server.promised) - len(arrived)
+    assert 0 < missing < 40
+    named = [line for line in recovered.stdout.splitlines() if line.startswith("lost: message")]
+    assert len(named) == missing
 
 
 def test_free_room_is_what_the_file_system_says(tmp_path: Path) -> None:

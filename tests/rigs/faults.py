@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from rigs.processes import Child, need, need_root, program, wait_until
 
@@ -85,17 +86,21 @@ def failing(child: Child, calls: str, error: str, *paths: Path) -> Iterator[None
 class LoopDisk:
     """An ext4 of its own in a file, mounted at ``path``."""
 
-    def __init__(self, image: Path, path: Path, megabytes: int = 256) -> None:
+    def __init__(self, image: Path, path: Path) -> None:
         self.image = image
         self.path = path
-        with image.open("wb") as file:
+
+    def format(self, megabytes: int) -> Self:
+        """Make the file."""
+        need("mkfs.ext4")
+        with self.image.open("wb") as file:
             file.truncate(megabytes << 20)
-        _run("mkfs.ext4", "-q", "-F", image)
+        _run("mkfs.ext4", "-q", "-F", self.image)
+        return self
 
     @contextlib.contextmanager
     def mounted(self, *options: str) -> Iterator[Path]:
         """Use it, until the ``with`` is left."""
-        need("mkfs.ext4")
         with mounted(self.path, "-o", ",".join(("loop", *options)), self.image):
             yield self.path
 
@@ -109,6 +114,5 @@ class LoopDisk:
         subprocess.run([program("fsck.ext4"), "-y", str(self.image)], capture_output=True, check=False)
 
     def cut(self, copy: Path) -> None:
-        """What the disk would hold had its power been cut at this moment: a copy of the image, torn or not."""
-        # Only what the file system has handed to its device is in the image.
+        """What the disk would hold had its power been cut at this moment: what the file system has handed to it."""
         _run("cp", "--sparse=always", self.image, copy)
