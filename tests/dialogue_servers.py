@@ -155,6 +155,7 @@ class OurServer:
             chain=chain,
             metrics=metrics,
             wake=lambda message: None,
+            queue_time=lambda: 0.0,
             wall=lambda: 0.0,
             now=self.clock.seconds,
             message_size=settings.message_size,

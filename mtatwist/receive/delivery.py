@@ -33,7 +33,8 @@ _log = EventLogger()
 class Door:
     """What all deliveries of one listener share. ``wake`` gets each message that has been made durable.
 
-    ``wall`` gives seconds since the epoch (for what is stored), ``now`` is monotonic. ``domains`` are ours;
+    ``wall`` gives the machine's time (for people), ``queue_time`` the queue's (for what is stored); both count seconds
+    since the epoch. ``now`` is monotonic. ``domains`` are ours;
     ``postmaster`` is where mail for any postmaster of ours goes (RFC 5321 §4.5.1).
     """
 
@@ -43,6 +44,7 @@ class Door:
     metrics: Instruments
     wake: Callable[[Message], None]
     wall: Callable[[], float]
+    queue_time: Callable[[], float]
     now: Callable[[], float]
     message_size: int
     recipients: int
@@ -107,7 +109,7 @@ class Delivery:
         envelope = Envelope(
             str(transaction.reverse_path),
             transaction.recipients,
-            received_at=at,
+            received_at=door.queue_time(),
             session=session.id,
             peer=session.peer,
             helo=session.helo,

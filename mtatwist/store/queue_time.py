@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 5.0
 """Time between two comparisons of the machine's clock with the monotonic one."""
 
 JUMP_SECONDS = 2.0

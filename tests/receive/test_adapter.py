@@ -268,6 +268,7 @@ class Stock:
             metrics=metrics,
             wake=self.woken.append,
             wall=lambda: 0.0,
+            queue_time=lambda: 0.0,
             now=lambda: 0.0,
             message_size=100_000,
             recipients=10,
