@@ -35,11 +35,13 @@ class Delivered(NamedTuple):
     """The next hop took responsibility for the recipient.
 
     ``handed``: it is the final mailbox, a server that will send no reports, or one that was told to (RFC 3461).
+    ``tls`` is "" where it went in clear, else version and cipher.
     """
 
     reply: Reply
     host: str = ""
     handed: Handed = Handed.RELAYED
+    tls: str = ""
 
 
 class Deferral(NamedTuple):

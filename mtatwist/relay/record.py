@@ -73,7 +73,7 @@ class Recorder:
                 expired = kind is Kind.FAILED and isinstance(outcome, Deferral)
                 notice = Notice(recipient, outcome.reply, outcome.host, now, expired)
                 notices.setdefault(kind, []).append(notice)
-            self._log_attempt(message, recipient, result)
+            self._log_attempt(message, recipient, result, outcome.tls if isinstance(outcome, Delivered) else "")
         reports: Sequence[Message] = ()
         if notices:
             reports = await self._settle_and_tell(message, results, notices, now)
@@ -168,7 +168,7 @@ class Recorder:
                 await deferLater(self._clock, REWRITE_SECONDS)
 
     @staticmethod
-    def _log_attempt(message: Message, recipient: Recipient, result: Settled) -> None:
+    def _log_attempt(message: Message, recipient: Recipient, result: Settled, tls: str) -> None:
         _log.info(
             result.state.name.lower(),
             id=message.id,
@@ -178,6 +178,7 @@ class Recorder:
             code=result.reply.code,
             enhanced=result.reply.enhanced,
             reply=result.reply.text,
+            tls=tls,
             attempts=recipient.attempts + 1,
             delay=round(result.at - message.envelope.received_at, 3),
         )

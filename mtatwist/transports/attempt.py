@@ -14,10 +14,11 @@ class Attempt:
     ``uncertain``: the message is out, and the server may have it whatever we hear from now on.
     """
 
-    def __init__(self, host: str, count: int, handed: Handed) -> None:
-        """``host``: who the replies are from; ``handed``: what a positive one means."""
+    def __init__(self, host: str, count: int, handed: Handed, tls: str) -> None:
+        """``host``: who the replies are from; ``handed``: what a positive one means; ``tls``: how it went."""
         self._host = host
         self._handed = handed
+        self._tls = tls
         self._outcomes: list[Outcome | None] = [None] * count
         self.answered = False
         self.uncertain = False
@@ -53,5 +54,5 @@ class Attempt:
         if 300 <= reply.code < 400:
             return Deferral(Reply(451, "4.5.0", f"Unexpected reply from {self._host}: {reply}"))
         if reply.positive:
-            return Delivered(reply, host, self._handed)
+            return Delivered(reply, host, self._handed, self._tls)
         return Failure(reply, host) if reply.permanent else Deferral(reply, host)

@@ -58,11 +58,6 @@ class SmtpDelivery:
         """See IDelivery."""
         return self._fit and not self._wire.broken and not self._wire.leaving
 
-    @property
-    def tls(self) -> str:
-        """The version and cipher, or "" in clear."""
-        return self._session.tls
-
     def close(self) -> None:
         """See IDelivery."""
         self._wire.quit(self._timeouts.quit)
@@ -74,7 +69,7 @@ class SmtpDelivery:
         if limit.isdecimal() and 0 < int(limit) < message.size:
             why = f"The message is larger than the {limit} octets that {host} takes"
             return [Failure(Reply(552, "5.3.4", why))] * len(recipients)
-        attempt = Attempt(host, len(recipients), self._handed())
+        attempt = Attempt(host, len(recipients), self._handed(), self._session.tls)
         body = Body(self._spool, message)
         paths = paths_for(message, [recipient.address for recipient in recipients], self._offered)
         for index, path in enumerate(paths.forward):

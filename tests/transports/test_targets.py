@@ -128,9 +128,9 @@ def test_who_gives_up_goes_to_no_other(monkeypatch: Patch) -> None:
 
 def test_tls_asks_for_the_name_of_the_target(monkeypatch: Patch) -> None:
     rig = client(monkeypatch, dead(), Peer(extensions=("STARTTLS",)), tls="verify")
-    delivery = rig.connect()
+    (outcome,) = rig.deliver(message())
     assert rig.contexts == [("mx1.test", True)]
-    assert delivery.tls == "TLSv1.3 with cipher TLS_TEST"
+    assert outcome == Delivered(Reply(250, "2.0.0", "fine"), "mx1.test", tls="TLSv1.3 with cipher TLS_TEST")
 
 
 @pytest.mark.parametrize("tls", ["require", "verify"])
