@@ -10,7 +10,7 @@ import apsw
 from mtatwist.spool import schema
 from mtatwist.store.trouble import Damaged
 
-GLANCE_SECONDS = 0.5
+GLANCE_SECONDS = 0.3
 """How long a start looks for damage. A small spool is seen whole in that time; ``mtactl spool verify`` reads any to
 its end."""
 
