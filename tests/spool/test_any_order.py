@@ -38,6 +38,7 @@ class Spools(RuleBasedStateMachine):
         self.pump = Pump()
         self.now = AT
         self.known: dict[tuple[int, int], Known] = {}
+        self.warned: set[tuple[int, int]] = set()
         self.bodies: dict[int, bytes] = {}
         self.names: dict[int, int] = {}
         self.memory = MemorySpool()
@@ -87,8 +88,8 @@ class Spools(RuleBasedStateMachine):
             writer.write(body(size))
             writer.abort()
 
-    @rule(claim=consumes(claims), outcome=OUTCOMES, delay=DELAYS, report=st.booleans())
-    def settle(self, claim: tuple[int, int], outcome: State, delay: float, report: bool) -> None:
+    @rule(claim=consumes(claims), outcome=OUTCOMES, delay=DELAYS, report=st.booleans(), warned=st.booleans())
+    def settle(self, claim: tuple[int, int], outcome: State, delay: float, report: bool, warned: bool) -> None:
         model, index = claim
         size = 300 if report else 0
 
@@ -97,7 +98,7 @@ class Spools(RuleBasedStateMachine):
             for writer in reports:
                 writer.write(body(size))
             message = Message(self.number(spool, model), envelope(), 0)
-            return spool.settle([settled(message, index, outcome, self.now + delay)], reports)
+            return spool.settle([settled(message, index, outcome, self.now + delay, warned=warned)], reports)
 
         answers = self.both(ask)
         if report:
@@ -105,6 +106,7 @@ class Spools(RuleBasedStateMachine):
         claimed, _, attempts = self.known.get(claim, (False, 0.0, 0))
         if claimed and outcome is State.DEFERRED:
             self.known[claim] = (False, self.now + delay, attempts + 1)
+            self.warned |= {claim} if warned else set()
         elif claimed:
             del self.known[claim]
 
@@ -123,8 +125,8 @@ class Spools(RuleBasedStateMachine):
         due = sorted(claim for claim, (claimed, at, _) in self.known.items() if not claimed and at <= self.now)
         for spool, messages in zip((self.sqlite, self.memory), answers, strict=True):
             named = {self.number(spool, model): model for model in self.names}
-            found = [(named[m.number], r.index, r.attempts) for m in messages for r in m.envelope.recipients]
-            assert sorted(found) == [(*claim, self.known[claim][2]) for claim in due]
+            found = [(named[m.number], r.index, r.attempts, r.warned) for m in messages for r in m.envelope.recipients]
+            assert sorted(found) == [(*claim, self.known[claim][2], claim in self.warned) for claim in due]
             for message in messages:
                 whole = self.pump.wait(spool.read(message, 0, message.size + 1))
                 assert whole == self.bodies[named[message.number]]
