@@ -64,6 +64,9 @@ def parse_path_command(keyword: str, rest: str) -> PathCommand:
         address, parameters = parse_path(rest[len(keyword) :].rstrip(" "))
     except AddressError as error:
         raise CommandError(Reply(501, "5.1.7" if keyword == "FROM:" else "5.1.3", f"Bad address: {error}")) from None
+    if keyword == "FROM:" and address.local and not address.domain:
+        # Only a forward path may be a bare postmaster: a reverse path has to lead back (RFC 5321 §4.1.1.2).
+        raise CommandError(Reply(501, "5.1.7", "Bad address: the domain is missing"))
     return PathCommand(address, parse_parameters(parameters) if parameters else {})
 
 
