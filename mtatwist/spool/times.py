@@ -10,8 +10,13 @@ import apsw
 from mtatwist.store.queue_time import KeptTime
 
 
+NEWEST = "SELECT received_at FROM message ORDER BY number DESC LIMIT 1"
+
+LATEST = "SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by=0 ORDER BY next_attempt DESC LIMIT 1"
+
+
 def read(connection: apsw.Connection) -> KeptTime:
-    """Three looks at the end of an index each: no scan, however long the queue."""
+    """Three looks at the end of an index each: no scan, however long the queue. Nothing may be claimed yet."""
 
     def first(query: str) -> Any:
         row = connection.execute(query).fetchone()
@@ -19,8 +24,8 @@ def read(connection: apsw.Connection) -> KeptTime:
 
     return KeptTime(
         first("SELECT ahead FROM clock") or 0.0,
-        first("SELECT received_at FROM message ORDER BY number DESC LIMIT 1"),
-        first("SELECT next_attempt FROM recipient WHERE state<2 ORDER BY next_attempt DESC LIMIT 1"),
+        first(NEWEST),
+        first(LATEST),
     )
 
 

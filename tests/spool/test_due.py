@@ -13,7 +13,7 @@ from rigs.messages import AT, claim_due, envelope
 from rigs.pump import Pump
 
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.spool import due, schema
+from mtatwist.spool import due, schema, times
 from mtatwist.spool.sqlite import SqliteSpool
 
 #: Each statement, with values for it, and the indexes it may use on the recipients.
@@ -23,6 +23,7 @@ STATEMENTS: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "next due": (due.NEXT_DUE, (AT,), {"recipient_due"}),
     "late": (due.LATE, (0, True, 100), {"PRIMARY KEY"}),
     "claim": (due.CLAIM, (1, AT, "[]", True), {"PRIMARY KEY"}),
+    "latest attempt": (times.LATEST, (), {"recipient_due"}),
     "void": (due.VOID, (), {"recipient_claimed"}),
 }
 
