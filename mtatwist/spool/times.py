@@ -9,7 +9,6 @@ import apsw
 
 from mtatwist.store.queue_time import KeptTime
 
-
 NEWEST = "SELECT received_at FROM message ORDER BY number DESC LIMIT 1"
 
 LATEST = "SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by=0 ORDER BY next_attempt DESC LIMIT 1"
