@@ -33,6 +33,9 @@ _ADVICE = {
     "1": "Please check the address: the server that takes mail for it does not know it.",
     "1.10": "This domain takes no mail. Please check the part of the address behind the @.",
     "1.2": "Please check the part of the address behind the @: there is no mail server for it.",
+    "1.7": "Your own address was refused. Please check it in the settings of your mail program.",
+    "1.8": "Your own address was refused: there is no mail server for it. Please check it in the settings of your mail "
+    "program.",
     "2": "The mailbox can't take the message at present. Please try again later, or reach the recipient another way.",
     "3.4": "The message is too large for the recipient's mail server. Please send less at once.",
     "2.3": "The message is too large for the recipient's mailbox. Please send less at once.",

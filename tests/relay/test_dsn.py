@@ -256,6 +256,8 @@ def test_the_status_is_of_the_class_of_the_action(kind: Kind, reply: Reply, stat
     [
         ("5.1.1", "check the address"),
         ("5.1.2", "behind the @"),
+        ("5.1.7", "Your own address"),
+        ("5.1.8", "Your own address"),
         ("5.1.10", "takes no mail"),
         ("5.2.2", "mailbox can't take the message"),
         ("5.3.4", "too large"),

@@ -77,3 +77,10 @@ def test_the_first_matching_route_decides() -> None:
     assert choose(routes[:2], "b.test") == BY_MX
     assert destination(routes[0], "a.test") == "one:25"
     assert destination(BY_MX, "b.test") == "b.test"
+
+
+def test_a_message_is_late_after_a_while_or_never() -> None:
+    schedule = Schedule([60], 1000, warn_after=100)
+    assert [schedule.late(1_000_000, 1_000_000 + age) for age in (0, 99, 100, 5000)] == [False, False, True, True]
+    assert not Schedule([60], 1000).late(1_000_000, 9_000_000)
+    assert schedule.ends_at(1_000_000) == 1_001_000
