@@ -25,7 +25,7 @@ from enum import Enum
 
 from mtatwist.smtp.encodings import Base64, Encoder, QuotedPrintable
 from mtatwist.smtp.entities import Container, Walk
-from mtatwist.smtp.mime import Kind, PartHeader, has_field, relabelled
+from mtatwist.smtp.mime import Kind, PartHeader, find_fields, relabelled
 
 MAX_LINE = 998
 """Octets of a line of mail, without its CRLF (RFC 5322 §2.1.1)."""
@@ -118,8 +118,8 @@ class Scan:
         elif content.eight_bit and self._level is Level.SEVEN_BIT:
             self._stop(Obstacle.HEADER, "a header section is not ASCII")
         if section == 0:
-            self._signed = any(has_field(lines, name) for name in _SIGNATURES)
-        self._bare = not has_field(lines, b"content-type")
+            self._signed = any(find_fields(lines, name) for name in _SIGNATURES)
+        self._bare = not find_fields(lines, b"content-type")
         self._header = header
         if header.kind is Kind.MULTIPART:
             # What comes next is the preamble.
@@ -216,7 +216,7 @@ class Converter:
         if (
             whole
             and (section in self._encoded or section in self._to_relabel)
-            and not has_field(lines, b"mime-version")
+            and not find_fields(lines, b"mime-version")
         ):
             lines += b"MIME-Version: 1.0\r\n"
         self._out += (lines, separator)

@@ -18,8 +18,12 @@ _BLOCK = 900
 
 _BASE64_LINE = 57
 
-_UNSAFE = re.compile(rb"[^\t -<>-~]")
+_UNSAFE = re.compile(rb"[^\t\r\n -<>-~]")
 _AS_TEXT = [b"=%02X" % octet if _UNSAFE.match(bytes([octet])) else bytes([octet]) for octet in range(256)]
+_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_TRAILING = re.compile(rb"[ \t](?=\r\n|\Z)")
+_HYPHENS = re.compile(rb"^--", re.MULTILINE)
+_LONG = re.compile(rb"^[^\n]{76,}+", re.MULTILINE)
 
 
 class Encoder(Protocol):
@@ -44,10 +48,19 @@ class QuotedPrintable:
     def feed(self, data: bytes) -> bytes:
         """See Encoder. Up to 901 octets of a line wait for its end."""
         *lines, last = (self._held + data).split(b"\r\n")
-        out = []
-        for line in lines:
-            at = _whole_blocks(len(line), 1)
-            out.append(_blocks(line, at) + _encoded(line[at:]) + b"\r\n")
+        out: list[bytes] = []
+        if lines and max(map(len, lines)) > _BLOCK:
+            short: list[bytes] = []
+            for line in lines:
+                if len(line) > _BLOCK:
+                    at = _whole_blocks(len(line), 1)
+                    out += (_encoded(b"\r\n".join([*short, b""])), _blocks(line, at))
+                    short = [line[at:]]
+                else:
+                    short.append(line)
+            lines = short
+        if lines:
+            out.append(_encoded(b"\r\n".join([*lines, b""])))
         # A CR at the end may be half of a line end, so a block is sure when two octets more are there.
         at = _whole_blocks(len(last), 2)
         out.append(_blocks(last, at))
@@ -76,27 +89,41 @@ def _blocks(line: bytes, end: int) -> bytes:
     return b"".join(_encoded(line[at : at + _BLOCK]) + b"=\r\n" for at in range(0, end, _BLOCK))
 
 
-def _encoded(line: bytes) -> bytes:
-    """One line, or a block of one, encoded and broken where it is too long; there is room for a "=" behind it."""
-    text = b"".join(map(_AS_TEXT.__getitem__, line)) if _UNSAFE.search(line) else line
-    if text.endswith((b" ", b"\t")):
-        text = text[:-1] + b"=%02X" % text[-1]
-    if len(text) < _WIDTH and not text.startswith(b"--"):
-        return text
+def _encoded(lines: bytes) -> bytes:
+    """Lines that end with CRLF, the last one perhaps without; there is room for a "=" behind each."""
+    text = b"".join(map(_AS_TEXT.__getitem__, lines)) if _UNSAFE.search(lines) else lines
+    ends = text.count(b"\r\n")
+    if text.count(b"\r") > ends or text.count(b"\n") > ends:
+        text = _BARE.sub(_as_hex, text)
+    # White space at the end of a line does not survive everywhere (RFC 2045 §6.7, rule 3).
+    text = _TRAILING.sub(_as_hex, text)
+    # A line that looked like a boundary would be taken for one; only two hyphens make that possible.
+    if b"--" in text:
+        text = _HYPHENS.sub(b"=2D-", text)
+    return _LONG.sub(_broken, text)
+
+
+def _as_hex(match: re.Match[bytes]) -> bytes:
+    return b"=%02X" % match[0][0]
+
+
+def _broken(match: re.Match[bytes]) -> bytes:
+    """A line that may be too long, in pieces; its CR, if there is one, stays behind the last."""
+    line = match[0].removesuffix(b"\r")
     out = []
     at = 0
-    while True:
-        # A line that looked like a boundary would be taken for one; only two hyphens make that possible.
-        guard = b"=2D" if text.startswith(b"--", at) else b""
-        at += bool(guard)
+    guard = b""
+    while len(line) - at + len(guard) >= _WIDTH:
         cut = at + _WIDTH - 1 - len(guard)
-        if cut >= len(text):
-            out.append(guard + text[at:])
-            return b"=\r\n".join(out)
         # Never inside "=XX".
-        cut -= 1 if text[cut - 1] == 61 else 2 if text[cut - 2] == 61 else 0
-        out.append(guard + text[at:cut])
+        cut -= 1 if line[cut - 1] == 61 else 2 if line[cut - 2] == 61 else 0
+        out.append(guard + line[at:cut])
         at = cut
+        # What follows begins a line, too.
+        guard = b"=2D" if line.startswith(b"--", at) else b""
+        at += bool(guard)
+    out.append(guard + line[at:])
+    return b"=\r\n".join(out) + match[0][len(line) :]
 
 
 class Base64:

@@ -17,7 +17,7 @@ from mtatwist.smtp.mime import MAX_BOUNDARY, Kind, PartHeader, read_header
 MAX_DEPTH = 50
 """Multiparts and messages that may lie in one another; what lies deeper is not looked into."""
 
-MAX_SECTIONS = 20_000
+MAX_SECTIONS = 5_000
 """Parts, preambles and epilogues of one message; the rest counts as one part that can't be read."""
 
 _MAX_DELIMITER = MAX_BOUNDARY + 100
@@ -25,7 +25,9 @@ _MAX_DELIMITER = MAX_BOUNDARY + 100
 
 # What a line of a header section begins with; the first line that doesn't ends it. RFC 5322 §4.5.8: white space
 # may stand before the colon. "From " is the first line of a mailbox file, which some senders leave in.
-_FIELD_LINE = re.compile(rb"From |[!-9;-~]*[ \t]*:|[ \t]")
+_FIELD_LINE = re.compile(rb"From |[!-9;-~]*+[ \t]*+:|[ \t]")
+# Many such lines at once, but none that could be a delimiter.
+_FIELD_LINES = re.compile(rb"(?:(?!--)(?:From |[!-9;-~]*+[ \t]*+:|[ \t])[^\r\n]*+\r\n)*+")
 
 _UNREADABLE = PartHeader(Kind.UNREADABLE, "", "")
 
@@ -97,7 +99,8 @@ class Walk:
     def _header_step(self, at_end: bool) -> bool:
         buffer = self._buffer
         while True:
-            line = self._line
+            match = _FIELD_LINES.match(buffer, self._line, self._at + MAX_HEADER)
+            self._line = line = match.end() if match else self._line
             end = buffer.find(b"\r\n", line)
             after = end + 2
             if end < 0:

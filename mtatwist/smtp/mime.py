@@ -13,14 +13,19 @@ from typing import NamedTuple
 MAX_BOUNDARY = 250
 """Octets of a boundary; RFC 2046 §5.1.1 allows 70, and some programs write longer ones."""
 
-_FIELD = re.compile(rb"(?s)(.+?\r\n|.+?\Z)(?![ \t])")
-_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_TYPE = re.compile(rb"[ \t]*([!#$%&'*+.^_`{|}~0-9a-z-]+)/([!#$%&'*+.^_`{|}~0-9a-z-]+)[ \t]*(?=[;(]|\Z)", re.IGNORECASE)
-_PARAMETER = re.compile(
-    rb'[ \t]*;[ \t]*(?:([^ \t=;"()]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^ \t;"()\\]*))[ \t]*(?=;|\Z))?', re.DOTALL
+_REST_OF_FIELD = re.compile(rb"[ \t]*+:([^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+)(?:\r\n|\Z)")
+# Possessive throughout: nothing in a header section makes these try twice.
+_TYPE = re.compile(
+    rb"[ \t]*+([!#$%&'*+.^_`{|}~0-9a-z-]++)/([!#$%&'*+.^_`{|}~0-9a-z-]++)[ \t]*+(?=[;(]|\Z)", re.IGNORECASE
 )
-_TOKEN = re.compile(rb"[ \t]*([^ \t;(]*)[ \t;]*(?:\(.*\)[ \t]*)?", re.DOTALL)
+_PARAMETER = re.compile(
+    rb"[ \t]*+;[ \t]*+"
+    rb'(?:([^ \t=;"()]++)[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*+)"|([^ \t;"()\\]*+))[ \t]*+(?=;|\Z))?+',
+    re.DOTALL,
+)
+_TOKEN = re.compile(rb"[ \t]*+([^ \t;(]*+)[ \t;]*+(?:\(.*\)[ \t]*+)?", re.DOTALL)
 
+_ENCODING = b"content-transfer-encoding"
 _IDENTITY = ("7bit", "8bit", "binary")
 
 _ENCODABLE_MESSAGES = ("global", "global-headers", "global-delivery-status", "global-disposition-notification")
@@ -51,23 +56,30 @@ class PartHeader(NamedTuple):
     boundary: bytes = b""
 
 
-def fields(section: bytes) -> list[tuple[bytes, bytes]]:
-    """The fields of a header section: name in lower case ("" where there is none), and the whole of it, lines kept."""
+class Field(NamedTuple):
+    """Where a field stands in its header section, its CRLF included, and its value, in one line."""
+
+    start: int
+    end: int
+    value: bytes
+
+
+def find_fields(section: bytes, name: bytes) -> list[Field]:
+    """The fields of this ``name`` (lower case). Hundreds of others cost little: none of them is looked at."""
     found = []
-    for match in _FIELD.finditer(section):
-        name = _NAME.match(match[0])
-        found.append((name[1].lower() if name else b"", match[0]))
+    lowered = b"\n" + section.lower()
+    at = lowered.find(b"\n" + name)
+    while at >= 0:
+        if match := _REST_OF_FIELD.match(section, at + len(name)):
+            found.append(Field(at, match.end(), match[1].replace(b"\r\n", b"")))
+        at = lowered.find(b"\n" + name, at + 1)
     return found
 
 
 def read_header(section: bytes, default: str = "text/plain") -> PartHeader:
     """What ``section`` says; ``default`` is the type of a part that gives none (RFC 2046 §5.1.5)."""
-    values: dict[bytes, list[bytes]] = {b"content-type": [], b"content-transfer-encoding": []}
-    for name, field in fields(section):
-        if name in values:
-            values[name].append(field.partition(b":")[2].replace(b"\r\n", b""))
-    types, labels = values.values()
-    label = _label(labels)
+    types = [field.value for field in find_fields(section, b"content-type")]
+    label = _label([field.value for field in find_fields(section, _ENCODING)])
     match = _TYPE.match(types[0] if types else default.encode())
     # RFC 2045 §5.2: what can't be read as a type is plain text.
     main, subtype = (match[1].lower().decode(), match[2].lower().decode()) if match else ("text", "plain")
@@ -89,20 +101,13 @@ def read_header(section: bytes, default: str = "text/plain") -> PartHeader:
 def relabelled(section: bytes, label: str) -> bytes:
     """``section`` with its Content-Transfer-Encoding replaced by ``label``, or added at the end."""
     line = f"Content-Transfer-Encoding: {label}\r\n".encode()
-    kept: list[bytes] = []
-    for name, field in fields(section):
-        if name != b"content-transfer-encoding":
-            kept.append(field)
-        elif line not in kept:
-            kept.append(line)
-    if line not in kept:
-        kept.append(line)
-    return b"".join(kept)
-
-
-def has_field(section: bytes, name: bytes) -> bool:
-    """Is there a field of this name (lower case)?"""
-    return any(found == name for found, _ in fields(section))
+    first, *others = find_fields(section, _ENCODING) or [Field(len(section), len(section), b"")]
+    kept = [section[: first.start], line]
+    at = first.end
+    for field in others:
+        kept.append(section[at : field.start])
+        at = field.end
+    return b"".join(kept) + section[at:]
 
 
 def _label(values: list[bytes]) -> str | None:

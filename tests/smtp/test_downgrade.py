@@ -303,3 +303,25 @@ def test_it_is_said_that_a_signature_will_break() -> None:
         assert fit(convert(message))
     assert not plan_for([dkim.replace(b"\xe9", b"e")]).signed
     assert not plan_for([multipart(signed.replace(b"\xe9", b"e"), b"\r\n\xe9", boundary=b"C", end=b"--C--")]).signed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Content-Transfer-Encoding:" + b" " * 60_000 + b"(",
+        b"Content-Transfer-Encoding: 8bit " + b"(" * 60_000,
+        b"Content-Type: a/" + b"b" * 30_000 + b" " * 30_000 + b"!",
+        b"Content-Type: multipart/b; boundary=" + b'"\\' * 30_000,
+        b"Content-Type: multipart/b" + b"; " * 30_000 + b"!",
+        b"Content-Type" + b" " * 60_000 + b"x",
+        b"X:" + b"\r\n a" * 15_000,
+    ],
+)
+def test_a_header_made_to_keep_us_busy_is_read_in_no_time(line: bytes) -> None:
+    # Were they tried in more ways than one, the test would run into its time limit.
+    part = line + b"\r\n\r\n\xe9"
+    message = multipart(*[part] * 50)
+    plan = plan_for([message])
+    assert plan.needed
+    if plan.obstacle is None:
+        assert fit(converted([message]))
