@@ -86,17 +86,19 @@ def test_without_any_descriptor_left_it_neither_spins_nor_dies(make_mta: MakeMta
         pid = mta.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (mta.process.descriptors(), before[1]))
-        with Crowd(mta.address(), 20) as crowd:
-            assert set(crowd.listen(30)) == {""}
-            assert len(crowd.ended) == 20
-        (warning,) = logged(mta, "descriptors_exhausted")
-        assert warning["level"] == "warn"
-        # A round of accepting for each of them, at the most, and then it sleeps.
-        assert mta.log().count("EMFILE encountered") <= 20
-        # Whoever is in is served as far as that goes: what needs a file has to wait.
-        reply = early.transaction("a@client.test", ["b@sink.test"], LARGE)
-        assert (reply.code, reply.text[:5]) == (451, "4.3.0")
-        assert early.transaction("a@client.test", ["c@sink.test"], HEAD).code == 250
+        with Crowd(mta.address(), 40) as crowd:
+            # A few may get what the start has given back.
+            codes = crowd.listen(30)
+            assert set(codes) <= {"", "220"}
+            assert codes[""] == len(crowd.ended) >= 20
+            (warning,) = wait_until(lambda: logged(mta, "descriptors_exhausted"), 10, "it is logged")
+            assert warning["level"] == "warn"
+            # A round of accepting for each of them, at the most, and then it sleeps.
+            assert mta.log().count("EMFILE encountered") <= 40
+            # Whoever is in is served as far as that goes: what needs a file has to wait.
+            reply = early.transaction("a@client.test", ["b@sink.test"], LARGE)
+            assert (reply.code, reply.text[:5]) == (451, "4.3.0")
+            assert early.transaction("a@client.test", ["c@sink.test"], HEAD).code == 250
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         assert early.transaction("a@client.test", ["d@sink.test"], LARGE).code == 250
         with Client(mta.address()) as late:
