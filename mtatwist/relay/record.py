@@ -66,8 +66,9 @@ class Recorder:
         message, now = work.message, self._wall()
         results: list[Settled] = []
         notices: _Notices = {}
+        due: dict[int, float] = {}
         for recipient, outcome in zip(work.recipients, outcomes, strict=True):
-            result, kind = self._judge(message, recipient, outcome, now)
+            result, kind = self._judge(message, recipient, outcome, now, due)
             results.append(result)
             if kind is not None and self._is_to_be_told(message, recipient, kind):
                 expired = kind is Kind.FAILED and isinstance(outcome, Deferral)
@@ -82,11 +83,12 @@ class Recorder:
         return reports, min((r.next_attempt for r in results if r.state is State.DEFERRED), default=None)
 
     def _judge(
-        self, message: Message, recipient: Recipient, outcome: Outcome, now: float
+        self, message: Message, recipient: Recipient, outcome: Outcome, now: float, due: dict[int, float]
     ) -> tuple[Settled, Kind | None]:
         """A recipient's new state, and what there is to tell of it.
 
-        A deferral becomes a failure once the message has been tried for long enough.
+        A deferral becomes a failure once the message has been tried for long enough. What failed in one transaction is
+        ``due`` together, by the number of attempts, so that it can be one transaction again.
         """
         kind: Kind | None = Kind.FAILED
         state, reply, next_attempt, warned = State.FAILED, outcome.reply, 0.0, False
@@ -105,7 +107,9 @@ class Recorder:
             state = State.DEFERRED
             warned = not recipient.warned and self._schedule.late(received_at, now)
             kind = Kind.DELAYED if warned else None
-            next_attempt = self._schedule.next_attempt(received_at, recipient.attempts + 1, now)
+            if recipient.attempts not in due:
+                due[recipient.attempts] = self._schedule.next_attempt(received_at, recipient.attempts + 1, now)
+            next_attempt = due[recipient.attempts]
         return Settled(message.number, recipient.index, state, reply, outcome.host, now, next_attempt, warned), kind
 
     def _is_to_be_told(self, message: Message, recipient: Recipient, kind: Kind) -> bool:

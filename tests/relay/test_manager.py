@@ -90,6 +90,18 @@ def test_the_report_says_what_happened_and_has_the_null_reverse_path() -> None:
     assert b"Subject: bl\xc3\xa5b\xc3\xa6r" in report.body
 
 
+def test_those_that_failed_in_one_transaction_are_tried_in_one_again() -> None:
+    """Not each at a time of its own, or a message for a hundred would be sent a hundred times."""
+    rig = Rig()
+    chances = itertools.cycle([0.0, 1.0, 0.3, 0.7])
+    rig.manager._recorder._schedule._random = lambda: next(chances)
+    rig.transport().judge = lambda message, recipient: LATER
+    rig.accept(*(f"{number}@there.test" for number in range(50)))
+    rig.transport().judge = lambda message, recipient: TAKEN
+    rig.pass_time(70)
+    assert [len(paths) for _, paths in rig.attempts()] == [50, 50]
+
+
 def test_an_expired_message_goes_back_after_a_last_attempt() -> None:
     rig = Rig()
     rig.transport().judge = by_address(you=LATER)
