@@ -159,7 +159,7 @@ def test_many_domains_of_which_none_can_be_sent_are_visited_with_rests(monkeypat
     rig.backlog.start()
     rig.pass_time(5.5)
     assert len(rig.visits) == 4
-    rig.pass_time(8)
+    rig.pass_time(9)
     assert len(rig.visits) == 8
 
 
