@@ -63,7 +63,7 @@ Outcome = Delivered | Deferral | Failure
 
 @dataclass(slots=True)
 class Recipient:
-    """One forward path of a message and what is known of its delivery. Times are seconds since the epoch.
+    """One forward path of a message and what is known of its delivery. Times are the queue's.
 
     ``domain`` is lower case and chooses the route; ``parameters`` are those of RCPT and are not stored. ``orcpt`` and
     ``notify`` are as smtp.notify takes them; ``warned``: the sender has been told that this recipient is late.
@@ -127,7 +127,7 @@ class Message:
 class Settled:
     """The result of an attempt for one recipient, as the spool records it.
 
-    ``next_attempt`` (seconds since the epoch) counts only for DEFERRED. ``warned``: a delay DSN is among the reports.
+    ``next_attempt`` (in the queue's time, as ``at``) counts only for DEFERRED. ``warned``: a delay DSN is among the reports.
     """
 
     number: int

@@ -87,7 +87,7 @@ class ISpool(Interface):
         then about ``limit``; with ``unwarned`` only those the sender was not told of. In order of number."""
 
     def next_due(after: float) -> Deferred[float | None]:
-        """When the first unclaimed recipient is due, of those due later than ``after``; seconds since the epoch."""
+        """When the first unclaimed recipient is due, of those due later than ``after``; in the queue's time."""
 
     def settle(results: Sequence[Settled], reports: Sequence[ISpoolWriter]) -> Deferred[list[Message]]:
         """Record results (of claims still ours), drop messages nobody needs, and store finished ``reports``

@@ -34,8 +34,8 @@ class Door:
     """What all deliveries of one listener share. ``wake`` gets each message that has been made durable.
 
     ``wall`` gives the machine's time (for people), ``queue_time`` the queue's (for what is stored); both count seconds
-    since the epoch. ``now`` is monotonic. ``domains`` are ours;
-    ``postmaster`` is where mail for any postmaster of ours goes (RFC 5321 §4.5.1).
+    since the epoch. ``now`` is monotonic. ``domains`` are ours; ``postmaster`` is where mail for any postmaster of ours
+    goes (RFC 5321 §4.5.1).
     """
 
     hostname: str

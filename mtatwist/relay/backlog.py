@@ -116,7 +116,7 @@ class Backlog:
                 self._timer.reset(delay)
 
     def due_by(self, due: float) -> None:
-        """Something becomes due at ``due``, in seconds since the epoch."""
+        """Something becomes due at ``due``, in the queue's time."""
         self.look_by(self._clock.seconds() + due - self._wall())
 
     def room_again(self) -> None:

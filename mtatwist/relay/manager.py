@@ -54,7 +54,7 @@ class RelayManager(Service):
         connections: int,
         grace: float = 10.0,
     ) -> None:
-        """``wall`` gives seconds since the epoch; ``connections``: the most to all next hops together; ``grace``:
+        """``wall`` gives the queue's time; ``connections``: the most to all next hops together; ``grace``:
         seconds that deliveries under way have when stopping."""
         self._spool = spool
         self._clock = clock

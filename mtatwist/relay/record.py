@@ -48,7 +48,7 @@ class Recorder:
         metrics: Instruments,
         running: Callable[[], bool],
     ) -> None:
-        """``wall`` gives seconds since the epoch; what can't be written is tried again while ``running``."""
+        """``wall`` gives the queue's time; what can't be written is tried again while ``running``."""
         self._spool = spool
         self._schedule = schedule
         self._reporter = reporter

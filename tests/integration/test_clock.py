@@ -77,6 +77,28 @@ def test_deferred_mail_does_not_notice(make_mta: MakeMta, tmp_path: Path, jump: 
     assert abs(date - datetime.now(UTC) - JUMPS[jump]) < timedelta(minutes=5)
 
 
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_after_a_long_outage_everything_is_tried_once_more(make_mta: MakeMta, tmp_path: Path, up: bool) -> None:
+    """Nobody can tell it from a clock that was set while the server was down: the time counts, but not untried."""
+    clock, port = FakeClock(tmp_path), free_port()
+    config = relaying_to(port, relay={"retry": "1s", "max_age": "5d"})
+    mta = make_mta(config, environment=clock.environment)
+    with mta:
+        send(mta)
+        wait_for_attempts(mta, 1)
+    clock.set("+6d")
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(Sink(port=port)) if up else None
+        stack.enter_context(mta)
+        if sink is not None:
+            assert sink.wait_for(1, 30)[0].forward_paths == ("a@sink.test",)
+            assert logged(mta, "failed") == []
+        else:
+            (failed,) = wait_until(lambda: logged(mta, "failed"), 60, "the message is given up")
+            assert "refused" in failed["reply"]
+            assert failed["delay"] > 5 * 86400
+
+
 def test_a_message_does_get_too_old(make_mta: MakeMta, tmp_path: Path) -> None:
     """After a jump back, too, what has been tried for max_age is given up, no later."""
     clock, port = FakeClock(tmp_path), free_port()
