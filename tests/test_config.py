@@ -450,6 +450,10 @@ def test_literal_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (
+            written({"dns.trust_ad": "true", "dns.servers": '["127.0.0.1", "[2001:db8::1]"]'}),
+            "[2001:db8::1]:53 is another",
+        ),
         (written({"route.mx_port": "26"}), "its mx_port and mx_loopback have no effect"),
         (written({"listen.role": '"submission"'}), "every MAIL on it gets 530"),
         (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mtatwist.schema import Config
-from mtatwist.values.names import parse_next_hop
+from mtatwist.values.names import parse_next_hop, show_host_port
 from mtatwist.values.numbers import show_duration
 
 # A server may see an IPv4 client as ::ffff:192.0.2.1, so this network is all of IPv4.
@@ -139,6 +139,12 @@ def _check_dns(config: Config, report: Report) -> None:
         return
     if config.dns.minimum_ttl > config.dns.maximum_ttl:
         report.problem("dns.minimum_ttl", "is longer than dns.maximum_ttl: make it the shorter of the two")
+    away = [server for server in config.dns.servers if not ipaddress.ip_address(server[0]).is_loopback]
+    if config.dns.trust_ad and away:
+        report.warnings.append(
+            f"dns.trust_ad is on, and {show_host_port(away[0])} is another machine: whoever sits on the way to it can "
+            "make up what is called authentic"
+        )
     seen: dict[str, int] = {}
     for index, override in enumerate(config.dns.overrides):
         path = f"dns.override[{index}]"
