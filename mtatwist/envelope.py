@@ -127,7 +127,7 @@ class Message:
 class Settled:
     """The result of an attempt for one recipient, as the spool records it.
 
-    ``next_attempt`` (in the queue's time, as ``at``) counts only for DEFERRED. ``warned``: a delay DSN is among the reports.
+    Times are the queue's; ``next_attempt`` counts only for DEFERRED. ``warned``: a delay DSN is among the reports.
     """
 
     number: int
