@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-FIRST_CONNECTIONS = 5
+FIRST_CONNECTIONS = 2
 """Connections that a next hop is tried with; each delivery allows one more."""
 
 GROWTH = 0.01
