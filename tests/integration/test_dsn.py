@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mailbox
+import re
 from collections.abc import Callable
 from email import policy
 from email.message import EmailMessage
@@ -13,6 +14,7 @@ from typing import Any
 
 from rigs.client import Client, stuffed
 from rigs.content import HEAD
+from rigs.dovecot import DOMAIN, Dovecot
 from rigs.mta import Config, Mta, relaying_to
 from rigs.processes import free_port, wait_until
 from rigs.sink import Sink
@@ -169,6 +171,24 @@ def test_success_is_told_by_who_answers_for_it(make_mta: MakeMta, sink: Sink, tm
     assert delivered.actions == [("rfc822; friend@client.test", "delivered", "2.0.0")]
     assert relayed.actions == [("rfc822; b@sink.test", "relayed", "2.0.0")]
     assert relayed.recipients[0]["Diagnostic-Code"] == "smtp; 250 2.0.0 taken"
+
+
+def test_success_by_lmtp_is_a_delivery(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
+    """To a real Dovecot, which sends no reports."""
+    with Dovecot(tmp_path, {"alice": 100 * MIB, "bob": 2_000}) as dovecot:
+        settings = config(sink.port, tmp_path / "mailboxes")
+        settings["route"].insert(0, {"domain": DOMAIN, "transport": "lmtp", "next_hop": dovecot.unix, "tls": "none"})
+        with make_mta(settings) as mta:
+            wishes = [f"<alice@{DOMAIN}> NOTIFY=SUCCESS,FAILURE", f"<bob@{DOMAIN}> NOTIFY=SUCCESS,FAILURE"]
+            send(mta, *wishes, content=HEAD + (b"x" * 98 + b"\r\n") * 500)
+            dsns = arrived(tmp_path / "mailboxes", 2)
+            drained(mta)
+    delivered, failed = sorted(dsns, key=lambda dsn: dsn.actions)
+    assert delivered.actions == [(f"rfc822; alice@{DOMAIN}", "delivered", "2.0.0")]
+    assert re.search(r"Our mailbox server took it: 250 2\.0\.0 <alice@dovecot\.test> \S+ Saved", delivered.text)
+    assert failed.actions[0][:2] == (f"rfc822; bob@{DOMAIN}", "failed")
+    assert "Our mailbox server said: 552 5.2.2" in failed.text
+    assert b"unix:" not in delivered.raw + failed.raw
 
 
 def test_nothing_is_ever_told_to_nobody(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
