@@ -13,6 +13,7 @@ from mtatwist.envelope import Deferral, Delivered, Message, Outcome, Recipient, 
 from mtatwist.log import EventLogger
 from mtatwist.relay.notice import Kind, Notice, is_wanted, success
 from mtatwist.smtp.reply import Reply
+from mtatwist.store.trouble import StoreBroken
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ISpoolWriter
@@ -164,11 +165,13 @@ class Recorder:
         while True:
             try:
                 return await write()
-            except Exception:
+            except Exception as error:
                 if not self._running():
                     raise
                 self._metrics.relay_errors.value += 1
-                _log.failure("spool_write_failed")
+                if not isinstance(error, StoreBroken):
+                    # That has been told once, and thousands of deliveries may wait for its end.
+                    _log.failure("spool_write_failed")
                 await deferLater(self._clock, REWRITE_SECONDS)
 
     @staticmethod

@@ -62,6 +62,7 @@ class Ballast:
                 os.close(descriptor)
             sync_directory(self._path.parent)
         except OSError:
+            self.missing = self._size
             with contextlib.suppress(OSError):
                 self._path.unlink()
             raise

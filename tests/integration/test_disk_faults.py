@@ -195,7 +195,10 @@ def test_errors_while_the_queue_drains_lose_and_double_nothing(tmp_path: Path, s
         with failing(server.process, "fsync,fdatasync", "EIO", server.data_dir / "spool.sqlite-wal"):
             wait_until(lambda: server.happened("spool_trouble"), 20, server.log)
             assert server.send().code in TEMPORARY
+            wait_until(lambda: len(server.happened("spool_not_opened")) > 3, 30, server.log)
         server.drain()
+        assert len(server.happened("spool_trouble")) == 1, "it is told once, however many wait for its end"
+        assert len(server.happened("spool_write_failed")) <= 50
 
 
 def test_a_file_system_that_turns_read_only(tmp_path: Path, sink: Sink) -> None:
