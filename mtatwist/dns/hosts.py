@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from mtatwist.dns.cache import Answer
 from mtatwist.dns.names import BadName, ascii_name
 from mtatwist.dns.resolver import DnsTrouble, Resolver
-from mtatwist.dns.system import ResolvConf
+from mtatwist.dns.system import ResolvConf, routes_ipv6
 
 _LOCALHOST = ("127.0.0.1", "::1")
 
@@ -41,11 +41,16 @@ class Hosts:
         *,
         known: Callable[[], Mapping[str, tuple[str, ...]]],
         system: Callable[[], ResolvConf] | None = None,
+        ipv6: Callable[[], bool] = routes_ipv6,
     ) -> None:
-        """``known`` gives what /etc/hosts holds; ``system`` what resolv.conf does, if that is what is used."""
+        """``known`` gives what /etc/hosts holds; ``system`` what resolv.conf does, if that is what is used.
+
+        ``ipv6``: does the machine reach the IPv6 internet? Otherwise the IPv4 addresses come first.
+        """
         self._resolver = resolver
         self._known = known
         self._system = system
+        self._ipv6 = ipv6
 
     def local(self, host: str) -> Addresses | None:
         """The addresses of a host that need no DNS: a literal, localhost, or a name of /etc/hosts."""
@@ -74,6 +79,8 @@ class Hosts:
             for _, result in results:
                 if isinstance(result, Failure):
                     result.raiseException()
+        if not self._ipv6():
+            addresses.reverse()
         alternating = chain.from_iterable(zip_longest(*addresses))
         return Addresses(
             tuple(address for address in alternating if address is not None),

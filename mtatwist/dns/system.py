@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
@@ -24,6 +25,10 @@ CHECK_SECONDS = 5.0
 
 READ_LIMIT = 4 * 1024 * 1024
 """Octets read of a file at most."""
+
+_SOMEWHERE = "2001:503:ba3e::2:30"
+"""A root server: nobody has a route just for it."""
+
 
 MAX_SERVERS = 8
 MAX_SEARCH = 8
@@ -122,6 +127,16 @@ def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
                 if address not in found.get(name, ()):
                     found[name] = (*found.get(name, ()), address)
     return found
+
+
+def routes_ipv6() -> bool:
+    """Has this machine a way to the IPv6 internet? A UDP socket that is connected sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((_SOMEWHERE, 53))
+    except OSError:
+        return False
+    return True
 
 
 def _address(text: str) -> str:

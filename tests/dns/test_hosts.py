@@ -38,10 +38,11 @@ def test_these_need_no_dns(host: str, expected: tuple[str, ...]) -> None:
     assert rig.network.sent == []
 
 
-def test_addresses_of_both_families_in_turn() -> None:
-    rig = Rig(Zone("h.test A 192.0.2.1", "h.test A 192.0.2.2", "h.test AAAA 2001:db8::1"))
+@pytest.mark.parametrize(("ipv6", "order"), [(True, [True, False, False]), (False, [False, True, False])])
+def test_addresses_of_both_families_in_turn(ipv6: bool, order: list[bool]) -> None:
+    rig = Rig(Zone("h.test A 192.0.2.1", "h.test A 192.0.2.2", "h.test AAAA 2001:db8::1"), ipv6=ipv6)
     found = rig.addresses("h.test")
-    assert [":" in address for address in found.addresses] == [True, False, False]
+    assert [":" in address for address in found.addresses] == order
     assert {"192.0.2.1", "192.0.2.2", "2001:db8::1"} == set(found.addresses)
 
 

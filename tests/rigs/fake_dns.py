@@ -228,6 +228,7 @@ class Rig:
         forwards: dict[str, list[Server]] | None = None,
         known: dict[str, tuple[str, ...]] | None = None,
         system: Any = None,
+        ipv6: bool = True,
         metrics: Instruments | None = None,
     ) -> None:
         self.clock: Any = Clock()
@@ -258,7 +259,7 @@ class Rig:
             in_flight=IN_FLIGHT,
             trust_ad=trust_ad,
         )
-        self.hosts = Hosts(self.resolver, known=lambda: known or {}, system=system)
+        self.hosts = Hosts(self.resolver, known=lambda: known or {}, system=system, ipv6=lambda: ipv6)
 
     def begin(self, name: str, type: str = "A", **settings: Any) -> list[Any]:
         """Look up; holds the answer or the exception once it is there."""
