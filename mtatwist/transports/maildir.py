@@ -6,7 +6,8 @@ import contextlib
 import io
 import mailbox
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorFromThreads
@@ -17,6 +18,7 @@ from zope.interface import implementer
 
 from mtatwist.envelope import Deferral, Delivered, Failure, Handed, Message, Outcome, Recipient
 from mtatwist.interfaces import IDelivery, ITransport
+from mtatwist.smtp.downgrade import Level, Scan
 from mtatwist.smtp.header import MAX_HEADER, header_end, without_field
 from mtatwist.smtp.reply import Reply
 from mtatwist.store.datadir import sync_directory
@@ -60,6 +62,8 @@ class MaildirTransport:
             path = template.format(local=local.lower(), domain=domain.lower())
             try:
                 await deferToThreadPool(self._reactor, self._pool, self._store, path, message)
+            except _Unfit as unfit:
+                outcomes.append(Failure(unfit.reply))
             except Exception as error:
                 _log.error("maildir_failed", id=message.id, path=path, error=str(error))
                 outcomes.append(Deferral(Reply(451, "4.2.0", "The mailbox could not be written")))
@@ -74,7 +78,10 @@ class MaildirTransport:
             data: bytes = blockingCallFromThread(self._reactor, self._spool.read, message, offset, size)  # type: ignore[arg-type]
             return data
 
-        head = read(0, MAX_HEADER)
+        parts = _as_text(read, message)
+        head = b""
+        while header_end(head) < 0 and len(head) < MAX_HEADER and (part := next(parts, b"")):
+            head += part
         end = header_end(head)
         if end < 0:
             end = len(head)
@@ -82,33 +89,68 @@ class MaildirTransport:
         top = return_path + without_field(head[:end], b"Return-Path") + head[end:]
         _make(path)
         # The module turns CRLF to the line ends that Maildirs have, and syncs the file; its name is ours to sync.
-        mailbox.Maildir(path, factory=None, create=False).add(
-            io.BufferedReader(_Stream(top, read, len(head), message.size))
-        )
+        mailbox.Maildir(path, factory=None, create=False).add(io.BufferedReader(_Stream(chain([top], parts))))
         sync_directory(os.path.join(path, "new"))
 
 
-class _Stream(io.RawIOBase):
-    """Bytes, and after them what ``read`` gives from ``offset`` to ``size``: a message never is in memory whole."""
+class _Unfit(Exception):
+    """The message can't be kept in a file of lines; the reply says why."""
 
-    def __init__(self, top: bytes, read: Callable[[int, int], bytes], offset: int, size: int) -> None:
-        self._top = top
-        self._read = read
-        self._offset = offset
-        self._size = size
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+def _parts(read: Callable[[int, int], bytes], size: int) -> Iterator[bytes]:
+    """A message, part by part: never is it in memory whole."""
+    offset = 0
+    while part := read(offset, READ_SIZE):
+        yield part
+        offset += len(part)
+    if offset != size:
+        raise OSError("the message in the spool is not whole")
+
+
+def _as_text(read: Callable[[int, int], bytes], message: Message) -> Iterator[bytes]:
+    """The message in lines. What came as BINARYMIME (RFC 3030 §3) has octets that a change of line ends would spoil:
+    it is encoded. Raises _Unfit."""
+    if message.envelope.body_type != "BINARYMIME":
+        return _parts(read, message.size)
+    scan = Scan(Level.EIGHT_BIT)
+    for part in _parts(read, message.size):
+        scan.feed(part)
+    plan = scan.finish()
+    if not plan.needed:
+        return _parts(read, message.size)
+    if plan.obstacle is not None:
+        raise _Unfit(Reply(554, plan.obstacle.value, f"Conversion is needed and not possible: {plan.why}"))
+    converter = plan.converter()
+    return chain(map(converter.feed, _parts(read, message.size)), _at_last(converter.end))
+
+
+def _at_last(end: Callable[[], bytes]) -> Iterator[bytes]:
+    yield end()
+
+
+class _Stream(io.RawIOBase):
+    """The parts of a message as a file that can be read once."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._part = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._top:
-            self._top = self._read(self._offset, READ_SIZE)
-            self._offset += len(self._top)
-            if not self._top and self._offset != self._size:
-                raise OSError("the message in the spool is not whole")
-        count = min(len(buffer), len(self._top))
-        buffer[:count] = self._top[:count]
-        self._top = self._top[count:]
+        while not self._part:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            self._part = part
+        count = min(len(buffer), len(self._part))
+        buffer[:count] = self._part[:count]
+        self._part = self._part[count:]
         return count
 
 

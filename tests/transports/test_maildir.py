@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,4 +173,32 @@ def test_a_message_that_is_gone_is_not_delivered_empty(rig: Rig) -> None:
     rig.spool.read = lambda what, offset, size: succeed(b"")
     (outcome,) = rig.deliver(message(BODY))
     assert isinstance(outcome, Deferral)
-    assert rig.files("d.test/c") == []
+    assert not (rig.directory / "d.test/c").exists()
+
+
+def binary(body: bytes) -> Message:
+    made = message(body, "c@d.test")
+    made.envelope.body_type = "BINARYMIME"
+    return made
+
+
+def test_what_a_change_of_line_ends_would_spoil_is_encoded(rig: Rig) -> None:
+    octets = b"\0\r\n\r\r\n\n\xff." * 1000
+    header = b"MIME-Version: 1.0\r\nContent-Type: image/x\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+    assert [type(outcome) for outcome in rig.deliver(binary(header + octets))] == [Delivered]
+    (file,) = rig.files("d.test/c")
+    stored = email.message_from_bytes(file)
+    assert stored["Content-Transfer-Encoding"] == "base64"
+    assert stored.get_payload(decode=True) == octets
+
+
+def test_binary_that_is_text_stays_as_it_is(rig: Rig) -> None:
+    assert isinstance(rig.deliver(binary(b"Subject: x\r\n\r\n\xe9\r\n"))[0], Delivered)
+    assert rig.files("d.test/c") == [b"Return-Path: <a@b.test>\nSubject: x\n\n\xe9\n"]
+
+
+def test_binary_that_cannot_be_encoded_fails(rig: Rig) -> None:
+    (outcome,) = rig.deliver(binary(b"Subject: \0\r\n\r\nx\r\n"))
+    assert isinstance(outcome, Failure)
+    assert (outcome.reply.code, outcome.reply.enhanced) == (554, "5.6.9")
+    assert not (rig.directory / "d.test/c").exists()
