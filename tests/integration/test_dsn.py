@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mailbox
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from email import policy
 from email.message import EmailMessage
@@ -245,3 +246,28 @@ def test_a_message_too_large_to_go_back_sends_its_header(make_mta: MakeMta, sink
     assert dsn.third.get_content_type() == "text/rfc822-headers"
     assert "All of it would be more than the 1 MiB that are returned from here." in dsn.text
     assert "Subject: awkward" in dsn.third.as_string()
+
+
+def test_every_failure_is_told_once_whatever_crashes(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
+    """A DSN that is delivered twice is still one DSN, with one Message-ID."""
+    sink.policy = lambda stage, what: "550 5.1.1 gone" if what == "gone@sink.test" else None
+    mta = make_mta(config(sink.port, tmp_path))
+    sent: set[str] = set()
+    for kill in range(4):
+        with mta:
+            for number in range(40):
+                name = f"{kill}-{number}"
+                send(mta, "<gone@sink.test>", mail=f"<{SENDER}> ENVID={name}")
+                sent.add(name)
+            # In the middle of whatever it is doing.
+            if kill < 3:
+                mta.kill()
+            else:
+                drained(mta)
+    made = defaultdict(set)
+    for file in (tmp_path / "sender" / "new").iterdir():
+        dsn = Dsn(file.read_bytes())
+        assert dsn.actions == [("rfc822; gone@sink.test", "failed", "5.1.1")]
+        made[str(dsn.about["Original-Envelope-Id"])].add(str(dsn.top["Message-ID"]))
+    assert set(made) == sent
+    assert {len(ids) for ids in made.values()} == {1}
