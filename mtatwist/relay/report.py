@@ -51,7 +51,7 @@ class Reporter:
         """One DSN, prepared for ISpool.settle(); ``until``: when a delayed message fails. Raises what went wrong."""
         header = await self._header(message)
         words = self._what_goes_back(message, kind, header)
-        if words == _WHOLE and header:
+        if words == _WHOLE:
             try:
                 eight_bit = await self._is_eight_bit(message)
                 return await self._write(message, kind, notices, Returned(header, True, eight_bit, words), now, until)
@@ -59,12 +59,14 @@ class Reporter:
                 # Better to be told without the message than not at all.
                 self._metrics.relay_errors.value += 1
                 _log.failure("message_not_returned", id=message.id)
-                words = "Your message could not be attached."
+                words = f"{_HEADER} All of it could not be read."
         returned = Returned(header, False, not header.isascii(), words)
         return await self._write(message, kind, notices, returned, now, until)
 
     def _what_goes_back(self, message: Message, kind: Kind, header: bytes) -> str:
         """What is attached, in words, and why not all of it. RET counts for failures only (RFC 3461 §4.3)."""
+        if not header and message.size:
+            return "Your message could not be read, so nothing of it is attached."
         if message.envelope.ret != "FULL" or kind is not Kind.FAILED:
             return _HEADER
         if message.size > self._return_size:

@@ -437,7 +437,17 @@ def test_a_message_that_can_not_be_read_is_told_of_without_it(ret: str) -> None:
     rig.spool.broken = {"read"}
     (dsn,) = rig.attempt(message, GONE)
     assert dsn.actions == {"you@there.test": "failed"}
+    assert "nothing of it is attached" in dsn.text
     assert rig.metrics.relay_errors.value == 1
+
+
+@pytest.mark.parametrize("ret", ["FULL", ""])
+@pytest.mark.parametrize("body", [b"", b"\r\n", b"\r\nno header\r\n"])
+def test_a_message_without_a_header_goes_back_like_any_other(ret: str, body: bytes) -> None:
+    rig = Rig()
+    (dsn,) = rig.attempt(rig.accept(ret=ret, body=body), GONE)
+    assert dsn.third.get_content_type() == ("message/rfc822" if ret else "text/rfc822-headers")
+    assert rig.metrics.relay_errors.value == 0
 
 
 def test_a_message_that_is_cut_off_is_told_of_without_it() -> None:
@@ -446,7 +456,7 @@ def test_a_message_that_is_cut_off_is_told_of_without_it() -> None:
     message.size += 1
     (dsn,) = rig.attempt(message, GONE)
     assert dsn.third.get_content_type() == "text/rfc822-headers"
-    assert "could not be attached" in dsn.text
+    assert "The header section of your message is attached. All of it could not be read." in dsn.text
     assert rig.metrics.relay_errors.value == 1
 
 
