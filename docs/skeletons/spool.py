@@ -29,7 +29,7 @@ class NewWriter:
         raise NotImplementedError
 
     async def prepare(self) -> None:
-        """What settle() needs of a report and can be done before its transaction. After it, settle() may be repeated."""
+        """What can be done of a report before the transaction of settle(), which after this may be repeated."""
         raise NotImplementedError
 
     def abort(self) -> None:
