@@ -29,7 +29,6 @@ READ_LIMIT = 4 * 1024 * 1024
 _SOMEWHERE = "2001:503:ba3e::2:30"
 """A root server: nobody has a route just for it."""
 
-
 MAX_SERVERS = 8
 MAX_SEARCH = 8
 
