@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -199,6 +200,26 @@ def test_errors_while_the_queue_drains_lose_and_double_nothing(tmp_path: Path, s
         server.drain()
         assert len(server.happened("spool_trouble")) == 1, "it is told once, however many wait for its end"
         assert len(server.happened("spool_write_failed")) <= 50
+
+
+@pytest.mark.parametrize("calls", ["fsync,fdatasync", "pwrite64"])
+def test_a_crash_while_the_disk_fails_loses_nothing(tmp_path: Path, sink: Sink, calls: str) -> None:
+    """What was answered 451 may be there all the same, since nobody could undo it any more; what got a 250 must be."""
+    with Server(tmp_path, sink) as server:
+        for _ in range(30):
+            assert server.send().code == 250
+        with failing(server.process, calls, "EIO", server.data_dir / "spool.sqlite-wal"):
+            for _ in range(5):
+                assert server.send().code in TEMPORARY
+            server.kill()
+        server.start()
+        assert server.send().code == 250
+        sink.policy = lambda stage, what: None
+        wait_until(lambda: server.queued() == 0, 60, lambda: f"{server.queued()} messages are still queued")
+    arrived = Counter(path for arrival in sink.arrivals for path in arrival.forward_paths)
+    assert arrived.keys() == set(server.promised)
+    # All that was refused had the address that came next.
+    assert arrived.total() <= len(server.promised) + 1
 
 
 def test_a_file_system_that_turns_read_only(tmp_path: Path, sink: Sink) -> None:
