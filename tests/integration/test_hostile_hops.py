@@ -26,6 +26,7 @@ from rigs.hostile import (
     drip,
     echo,
     endless,
+    note,
     pause,
     reset,
     silence,
@@ -56,6 +57,8 @@ EIGHT_BIT = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n" 
 UTF8_HEADER = b"Subject: \xc3\xbc\r\n" + EIGHT_BIT
 BINARY = b"MIME-Version: 1.0\r\nContent-Type: text/plain\r\n" + HEAD + b"\0 \r bare \n.\n\r.\r" + TRAP
 
+IDLE = "idle"
+
 SOON = {
     "connect": "5s",
     "greeting": "3s",
@@ -85,6 +88,8 @@ class Case:
     script: Script
     later: Script | None = None
     follower: str = ""
+    #: The fate of a message for e@ that comes when the script has noted IDLE.
+    latecomer: str = ""
     content: bytes = SMALL
     route: dict[str, Any] = field(default_factory=dict)
     parameters: str = ""
@@ -124,6 +129,15 @@ CASES = [
         content=LARGE,
     ),
     Case("one-reply-too-many", "D", {"dot": OK + OK}, later={}, follower="DW"),
+    Case(
+        "one-reply-too-many-while-idle",
+        "D",
+        {"dot": then(OK, pause(0.2), OK, note(IDLE))},
+        later={},
+        latecomer="D",
+    ),
+    Case("421-while-idle", "D", {"dot": then(OK, pause(0.2), BUSY, note(IDLE))}, later={}, latecomer="D"),
+    Case("closed-while-idle", "D", {"dot": then(OK, pause(0.2), note(IDLE), close)}, later={}, latecomer="D"),
     # Replies in odd pieces and odd spellings.
     Case(
         "octet-by-octet",
@@ -327,6 +341,11 @@ def domain(case: Case) -> str:
     return f"{case.name}.test"
 
 
+def letters(case: Case) -> str:
+    """The local parts of all its recipients."""
+    return "abc" + ("d" if case.follower else "") + ("e" if case.latecomer else "")
+
+
 def send(client: Client, content: bytes, parameters: str, *recipients: str) -> None:
     client.expect(250, f"MAIL FROM:<{SENDER}> {parameters or 'BODY=8BITMIME'}")
     for recipient in recipients:
@@ -340,7 +359,7 @@ def send(client: Client, content: bytes, parameters: str, *recipients: str) -> N
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     """Everything at once: a message to each next hop, and one to an honest server after each."""
     hops = {case.name: HostileHop(case.script, case.later) for case in CASES}
-    expected = {f"{letter}@{domain(case)}" for case in CASES for letter in "abc" + ("d" if case.follower else "")}
+    expected = {f"{letter}@{domain(case)}" for case in CASES for letter in letters(case)}
     honest: dict[str, str] = {}
     with Sink() as sink, HostileHops(list(hops.values())):
         config = relaying_to(sink.port, relay={"retry": "1h"}, limits={"connections": 50})
@@ -368,6 +387,11 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
                 honest[f"{number}@sink.test"] = hashlib.sha256(content).hexdigest()
                 send(client, content, "", f"{number}@sink.test")
 
+            for case in (case for case in CASES if case.latecomer):
+                notes = hops[case.name].heard.notes
+                wait_until(lambda notes=notes: IDLE in notes, 20, f"{case.name} is idle")
+                send(client, SMALL, "", f"e@{domain(case)}")
+
             def undecided() -> set[str]:
                 return expected - {e["forward_path"] for e in mta.events() if e.get("event") in FATES.values()}
 
@@ -382,10 +406,10 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_recipient_meets_its_fate(campaign: Campaign, case: Case) -> None:
     heard = campaign.hops[case.name].heard
-    fates = [(f"{letter}@{domain(case)}", [case.fate(number)]) for number, letter in enumerate("abc")]
-    if case.follower:
-        fates.append((f"d@{domain(case)}", [FATES[letter] for letter in case.follower]))
-    for address, possible in fates:
+    possible_fates = [[case.fate(number)] for number in range(3)]
+    possible_fates += [[FATES[letter] for letter in fate] for fate in (case.follower, case.latecomer) if fate]
+    for letter, possible in zip(letters(case), possible_fates, strict=True):
+        address = f"{letter}@{domain(case)}"
         events = campaign.fates(address)
         assert len(events) == 1, (address, events)
         fate = events[0]["event"]
@@ -403,7 +427,7 @@ def test_each_recipient_meets_its_fate(campaign: Campaign, case: Case) -> None:
 
     # Nothing reached the server that is no command of ours, and no message that is not one of ours, whole.
     assert [line for line in heard.commands if not COMMAND.fullmatch(line)] == []
-    messages = {case.content, SMALL} if case.follower else {case.content}
+    messages = {case.content, SMALL} if case.follower or case.latecomer else {case.content}
     for content in heard.contents:
         own = re.sub(rb"\AReceived:[^\n]*\n(?:[ \t][^\n]*\n)*", b"", content)
         if case.name in CONVERTED:
@@ -412,9 +436,10 @@ def test_each_recipient_meets_its_fate(campaign: Campaign, case: Case) -> None:
         else:
             # An empty one ends what a server waits for that has refused everybody (RFC 2920 §3.1).
             assert own in messages or (own == b"" and case.fates == "F")
-    assert len(heard.contents) <= 1 + bool(case.follower)
+    assert len(heard.contents) <= 1 + bool(case.follower) + bool(case.latecomer)
     # No false "delivered": the server had the message.
     delivered = (DELIVERED in [case.fate(number) for number in range(3)]) + (case.follower == "D")
+    delivered += case.latecomer == "D"
     assert len([content for content in heard.contents if content]) >= delivered
     assert heard.said < ENDLESS // 4
 

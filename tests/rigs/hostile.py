@@ -57,6 +57,7 @@ class Heard:
     #: Most command lines that came at once.
     most_at_once: int = 0
     said: int = 0
+    notes: list[str] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
 
 
@@ -163,6 +164,15 @@ def pause(seconds: float) -> Act:
 
     async def act(peer: Peer) -> None:
         await asyncio.sleep(seconds)
+
+    return act
+
+
+def note(text: str) -> Act:
+    """Let the test know how far it is."""
+
+    async def act(peer: Peer) -> None:
+        peer.heard.notes.append(text)
 
     return act
 
@@ -324,5 +334,5 @@ class HostileHops:
 #: What a client of ours may say outside of a message.
 COMMAND = re.compile(
     rb"(?:EHLO|LHLO|HELO) mta\.test|STARTTLS|MAIL FROM:<sender@client\.test>[ =A-Z0-9]*"
-    rb"|RCPT TO:<[a-d]@[a-z0-9-]+\.test>|DATA|RSET|QUIT|BDAT [0-9]+ LAST"
+    rb"|RCPT TO:<[a-e]@[a-z0-9-]+\.test>|DATA|RSET|QUIT|BDAT [0-9]+ LAST"
 )
