@@ -55,7 +55,7 @@ class Backlog:
         spool: ISpool,
         *,
         take: Callable[[Message, bool], None],
-        shares: Callable[[Sequence[str], int], Sequence[tuple[str, int]]],
+        shares: Callable[[Sequence[str], int, int], Sequence[tuple[str, int]]],
         room: Callable[[], int],
         ages: Sequence[tuple[float, bool]],
         clock: IReactorTime,
@@ -63,7 +63,8 @@ class Backlog:
         metrics: Instruments,
     ) -> None:
         """``take`` gets each claimed message, and whether it was claimed for its age; ``shares`` says how many
-        recipients to claim of which of these domains, of so many in all; ``room`` for how many more there is room.
+        recipients to claim of which of these domains, of so many in all, when there is room for so many; ``room`` for
+        how many that is.
 
         ``ages``: seconds after which a message is claimed, due or not, so that its sender can be told; with True
         only if the sender has not been told yet.
@@ -171,7 +172,7 @@ class Backlog:
                 if room <= 0:
                     self._start = domains[first]
                     return False
-                shares = self._shares(domains[first : first + CLAIM_LIMIT], min(room, CLAIM_LIMIT))
+                shares = self._shares(domains[first : first + CLAIM_LIMIT], min(room, CLAIM_LIMIT), self._room())
                 if shares:
                     fruitful = await self._claim(now, shares) or fruitful
             more = more or fruitful

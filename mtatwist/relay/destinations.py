@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = EventLogger()
 
 QUEUE_LIMIT = 500
-"""Recipients from the spool that may wait for one next hop: enough until the next ones are there."""
+"""Recipients from the spool that one next hop has at once: enough until the next ones are there."""
 
 KNOWN_DOMAINS = 10_000
 """Domains whose way is remembered."""
@@ -82,15 +82,14 @@ class Destinations:
         return known.outcome
 
     def give(self, to: Destination, work: Work, free: int) -> bool:
-        """Have ``work`` delivered; False: there is no room for it. ``free``: recipients for whom there is room in all.
-
-        As long as there is some left, nobody has more waiting than that: those that are slow share it, and there is
-        always some for the others.
+        """Have ``work`` delivered; False: it is new, and there is no room for it. ``free``: recipients of new mail for
+        whom there is room in all. Nobody has more than that: those that are slow share, and there is always some for
+        the others.
         """
         hop = self._hops.get(to)
         if hop is None:
             hop = self._open(to)
-        elif hop.waiting > free:
+        elif hop.load > free and not work.waited:
             hop.wanted = True
             return False
         hop.add(work)
@@ -106,16 +105,18 @@ class Destinations:
             else:
                 self._settler.look()
 
-    def shares(self, domains: Sequence[str], limit: int) -> Sequence[tuple[str, int]]:
-        """Of which of these domains to claim how many recipients, of ``limit`` in all."""
+    def shares(self, domains: Sequence[str], limit: int, free: int) -> Sequence[tuple[str, int]]:
+        """Of which of these domains to claim how many recipients, of ``limit`` in all. ``free``: for so many there is
+        room; as with new mail, nobody has more than that."""
         up = [(domain, to) for domain in domains if self._may_try(to := self.find(domain))]
-        share = max(1, limit // max(1, len(up)))
+        # One share is left for those that become due later.
+        share = max(1, limit // (len(up) + 1))
         room: dict[Destination, int] = {}
         shares: list[tuple[str, int]] = []
         for domain, to in up[:limit]:
             left = room.get(to)
             if left is None:
-                left = self._room(to)
+                left = self._room(to, free)
             if left > 0:
                 shares.append((domain, min(share, left)))
             room[to] = left - share
@@ -147,13 +148,14 @@ class Destinations:
         self._settler.look_by(known.until)
         return False
 
-    def _room(self, to: Destination) -> int:
+    def _room(self, to: Destination, free: int) -> int:
         hop = self._hops.get(to)
         if hop is None:
-            return QUEUE_LIMIT if self._breakers.get(to) is None else 1
-        if hop.waiting >= QUEUE_LIMIT:
+            return min(QUEUE_LIMIT, free) if self._breakers.get(to) is None else 1
+        room = min(QUEUE_LIMIT, free) - hop.load
+        if room <= 0:
             hop.wanted = True
-        return QUEUE_LIMIT - hop.waiting
+        return room
 
     def _open(self, to: Destination) -> Hop:
         transport = self._transports.get(to.route)

@@ -45,11 +45,12 @@ class Destination(NamedTuple):
 class Work:
     """A message for some of its recipients, all of which have the same next hop.
 
-    ``held``: octets of the body that are kept in memory for it.
+    ``waited``: it comes from the spool, and is no new mail; ``held``: octets of the body that are in memory for it.
     """
 
     message: Message
     recipients: list[Recipient]
+    waited: bool = False
     held: int = 0
 
 
@@ -90,7 +91,8 @@ class Hop:
         owner: HopOwner,
     ) -> None:
         self.destination = destination
-        self.waiting = 0  # recipients
+        self.load = 0  # recipients, waiting or being tried
+        self.waiting = 0
         self.wanted = False  # somebody had more work than there was room
         self._transport = transport
         self._ramp = ramp
@@ -108,6 +110,7 @@ class Hop:
 
     def add(self, work: Work) -> None:
         """Deliver ``work`` as soon as a connection is free."""
+        self.load += len(work.recipients)
         if self._resting:
             self._rested(self._resting[-1], work)
             return
@@ -174,6 +177,7 @@ class Hop:
                         continue
                     return
                 except CancelledError:
+                    self.load -= len(work.recipients)
                     self._owner.put_back(self, work)
                     continue
                 except Exception:
@@ -192,9 +196,6 @@ class Hop:
         if self._queue:
             work = self._queue.popleft()
             self.waiting -= len(work.recipients)
-            if self.wanted and self.waiting <= LOW_WATER:
-                self.wanted = False
-                self._owner.hungry(self)
             return work
         if self._stopping or delivery is None or not delivery.usable or self._total.wanted:
             return None
@@ -232,6 +233,10 @@ class Hop:
         return await self._transport.connect(self.destination.name)
 
     def _tried(self, work: Work, outcomes: Sequence[Outcome]) -> None:
+        self.load -= len(work.recipients)
+        if self.wanted and self.waiting <= LOW_WATER:
+            self.wanted = False
+            self._owner.hungry(self)
         if any(outcome.reply.code == 421 for outcome in outcomes):
             self._ramp.troubled(self._workers - 1)
         else:
@@ -244,16 +249,17 @@ class Hop:
             undecided = [recipient for recipient, outcome in pairs if isinstance(outcome, Deferral)]
             decided = [(recipient, outcome) for recipient, outcome in pairs if not isinstance(outcome, Deferral)]
             if undecided:
-                self._owner.put_back(self, Work(work.message, undecided))
+                self._owner.put_back(self, Work(work.message, undecided, work.waited))
             if decided:
                 recipients, results = zip(*decided, strict=True)
-                self._owner.settled(self, Work(work.message, list(recipients)), results)
+                self._owner.settled(self, Work(work.message, list(recipients), work.waited), results)
         self._grow()
 
     def _unreachable(self, work: Work, outcome: Outcome) -> bool:
         """Nobody answers, or it was us who hung up. While others have a connection, it is just one too many: False,
         and one of them does the work. Else nothing that waits here has a chance, and the owner is told."""
         if self._cut:
+            self.load -= len(work.recipients)
             self._owner.put_back(self, work)
             return True
         self._metrics.connect_failures.value += 1
@@ -266,12 +272,15 @@ class Hop:
                 self._queue.appendleft(work)
                 self.waiting += len(work.recipients)
             return False
-        self._owner.unreachable(self, work, outcome, self._empty())
+        waiting = self._empty()
+        self.load -= len(work.recipients)
+        self._owner.unreachable(self, work, outcome, waiting)
         return True
 
     def _empty(self) -> list[Work]:
         waiting = list(self._queue)
         self._queue.clear()
+        self.load -= self.waiting
         self.waiting = 0
         return waiting
 

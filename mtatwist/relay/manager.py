@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _log = EventLogger()
 
-IN_FLIGHT_LIMIT = 4000
-"""Recipients being worked on; new mail above it stays in the spool until there is room. What comes from the spool
-leaves half of it to new mail."""
+IN_FLIGHT_LIMIT = 2000
+"""Recipients being worked on: so many of new mail, and as many of what had waited in the spool. Neither is in the way
+of the other; new mail above it waits, too."""
 
 MEMORY_LIMIT = 32 * 1024 * 1024
 """Octets of bodies that may wait in memory; above it they are read from the spool when their turn comes."""
@@ -80,15 +80,15 @@ class RelayManager(Service):
         )
         self._backlog = Backlog(
             spool,
-            take=self._take,
+            take=lambda message, late: self._take(message, waited=True, late=late),
             shares=self._destinations.shares,
-            room=lambda: IN_FLIGHT_LIMIT // 2 - self._in_flight,
+            room=lambda: IN_FLIGHT_LIMIT - self._in_flight[True],
             ages=[(schedule.max_age, False), *([(schedule.warn_after, True)] if schedule.warn_after else [])],
             clock=clock,
             wall=wall,
             metrics=metrics,
         )
-        self._in_flight = 0
+        self._in_flight = [0, 0]  # recipients of new mail, and of what had waited
         self._in_memory = 0
         self._empty: Deferred[None] | None = None
 
@@ -106,7 +106,7 @@ class RelayManager(Service):
         self._backlog.stop()
         for work in self._destinations.drain():
             self.put_back(work)
-        if self._in_flight:
+        if any(self._in_flight):
             self._empty = Deferred()
             late = self._clock.callLater(self._grace, self._destinations.cut)
             await self._empty
@@ -116,25 +116,29 @@ class RelayManager(Service):
 
     def wake(self, message: Message) -> None:
         """A message has been made durable, claimed by us: try it now."""
-        self._take(message, False)
+        self._take(message)
 
     # From the spool to the next hops.
 
-    def _take(self, message: Message, late: bool) -> None:
-        """Give a claimed message to its next hops. With ``late`` it is to be settled in any case."""
+    def _take(self, message: Message, waited: bool = False, late: bool = False) -> None:
+        """Give a claimed message to its next hops: a new one, or one that has ``waited`` in the spool. With ``late``
+        it is to be settled in any case."""
         recipients = message.envelope.recipients
-        self._in_flight += len(recipients)
-        self._metrics.in_flight.value = self._in_flight
+        self._count(waited, len(recipients))
         groups: dict[Destination, list[Recipient]] = {}
         for recipient in recipients:
             groups.setdefault(self._destinations.find(recipient.domain), []).append(recipient)
         for to, group in groups.items():
             for start in range(0, len(group), RECIPIENTS_LIMIT):
-                self._give(to, Work(message, group[start : start + RECIPIENTS_LIMIT]), late)
+                self._give(to, Work(message, group[start : start + RECIPIENTS_LIMIT], waited), late)
+
+    def _count(self, waited: bool, recipients: int) -> None:
+        self._in_flight[waited] += recipients
+        self._metrics.in_flight.value = sum(self._in_flight)
 
     def _give(self, to: Destination, work: Work, late: bool) -> None:
-        free = IN_FLIGHT_LIMIT - self._in_flight
-        if not self.running or free < 0:
+        free = IN_FLIGHT_LIMIT - self._in_flight[False]
+        if not self.running or (free < 0 and not work.waited):
             self.put_back(work)
             return
         why = self._destinations.down(to)
@@ -180,7 +184,7 @@ class RelayManager(Service):
     async def _record(self, work: Work, outcomes: Sequence[Outcome]) -> None:
         reports, due = await self._recorder.record(work, outcomes)
         for report in reports:
-            self._take(report, False)
+            self._take(report)
         if due is not None:
             self._backlog.due_by(due)
 
@@ -193,9 +197,8 @@ class RelayManager(Service):
                 # The claim is void after the restart, and the work is done again.
                 _log.info("left_to_the_next_start", id=work.message.id, error=result.getErrorMessage())
         self._in_memory -= work.held
-        self._in_flight -= len(work.recipients)
-        self._metrics.in_flight.value = self._in_flight
-        if not self._in_flight and self._empty is not None:
+        self._count(work.waited, -len(work.recipients))
+        if not any(self._in_flight) and self._empty is not None:
             empty, self._empty = self._empty, None
             empty.callback(None)
         self._backlog.room_again()

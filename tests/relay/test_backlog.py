@@ -42,7 +42,7 @@ class Rig:
             metrics=self.metrics,
         )
 
-    def shares(self, domains: Sequence[str], limit: int) -> list[tuple[str, int]]:
+    def shares(self, domains: Sequence[str], limit: int, free: int) -> list[tuple[str, int]]:
         self.visits += domains
         wanted = [domain for domain in domains if domain not in self.blocked]
         return [(domain, min(self.share, max(1, limit // len(wanted)))) for domain in wanted]

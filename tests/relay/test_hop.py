@@ -71,6 +71,7 @@ class Rig:
             self.hop.add(Work(Message(number, Envelope("a@b.test", [recipient]), 1, b"x"), [recipient]))
 
     def outcomes(self) -> list[Outcome]:
+        assert self.hop.load >= self.hop.waiting >= 0
         return [outcome for _, outcomes in self.ended for outcome in outcomes]
 
 
@@ -345,3 +346,20 @@ def test_what_was_decided_before_the_cut_counts() -> None:
     rig.hop.cut()
     assert rig.outcomes() == [TAKEN]
     assert rig.back == [1]
+
+
+def test_the_load_is_what_waits_and_what_is_being_tried() -> None:
+    rig = Rig(connections=2)
+    rig.transport.hold = True
+    rig.add(*range(5))
+    assert (rig.hop.load, rig.hop.waiting) == (5, 3)
+    rig.transport.go_on(1)
+    assert (rig.hop.load, rig.hop.waiting) == (4, 2)
+    rig.hop.drain()
+    assert (rig.hop.load, rig.hop.waiting) == (2, 0)
+    rig.hop.cut()
+    assert rig.hop.load == 0
+    again = Rig()
+    again.transport.down = True
+    again.add(1)
+    assert again.hop.load == 0

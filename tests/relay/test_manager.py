@@ -282,7 +282,7 @@ def test_a_full_next_hop_leaves_work_in_the_spool_until_there_is_room(monkeypatc
         rig.store("x@there.test")
     rig.spool.claims.clear()
     rig.pass_time(100)
-    assert rig.metrics.in_flight.value == len(rig.spool.claims) == 3
+    assert rig.metrics.in_flight.value == len(rig.spool.claims) == 2
     rig.transport().hold = False
     rig.transport().go_on()
     rig.pass_time(3)
@@ -324,6 +324,26 @@ def test_what_waits_for_one_that_is_slow_is_in_nobodys_way() -> None:
     assert rig.metrics.in_flight.value <= 600
     rig.accept("new@fast.test")
     assert len(rig.attempts("fast.test")) == 301
+
+
+def test_the_queues_of_slow_next_hops_leave_room_for_others(monkeypatch: Patch) -> None:
+    """Of new mail and of old: however much there is for those that are slow."""
+    monkeypatch.setattr(module, "IN_FLIGHT_LIMIT", 40)
+    slow = [f"slow{number}.test" for number in range(5)]
+    spool = left_behind(*(f"x@{name}" for name in slow * 100))
+    rig = Rig(Route("*", "smtp"), spool=spool)
+    for name in slow:
+        rig.transport(name).hold = True
+    rig.pass_time(10)
+    for name in slow * 20:
+        rig.accept(f"x@{name}")
+    rig.transport("fast.test").judge = lambda message, recipient: LATER
+    rig.accept("x@fast.test")
+    rig.transport("fast.test").judge = lambda message, recipient: TAKEN
+    assert len(rig.attempts("fast.test")) == 1
+    rig.pass_time(70)
+    assert len(rig.attempts("fast.test")) == 2
+    assert rig.metrics.in_flight.value <= 80
 
 
 def test_after_an_outage_of_ours_the_others_are_not_stormed() -> None:
@@ -379,10 +399,10 @@ def test_above_the_limit_in_flight_new_mail_stays_in_the_spool(monkeypatch: Patc
     rig.transport().hold = True
     for _ in range(6):
         rig.accept("x@there.test")
-    assert rig.metrics.in_flight.value == 3
+    assert rig.metrics.in_flight.value == 2, "one next hop leaves room for another"
     assert len(rig.spool.messages) == 6
     rig.pass_time(10)
-    assert rig.metrics.in_flight.value <= 3
+    assert rig.metrics.in_flight.value <= 6, "three of new mail, and three that had to wait"
     for _ in range(10):
         rig.transport().go_on()
         rig.pass_time(2)
