@@ -33,6 +33,7 @@ def recover(data_dir: Path, now: str) -> Findings:
             new.execute("DELETE FROM recipient WHERE number=?", (number,))
         findings.count(new)
     # Closed by its last connection it is one file, without a log.
+    _give_to_owner(making, data_dir)
     _sync(making)
     making.rename(data_dir / RECOVERED)
     sync_directory(data_dir)
@@ -49,6 +50,7 @@ def finish(data_dir: Path, now: str) -> list[str]:
     if unused:
         aside = _new_name(data_dir / f"bodies.damaged-{now}")
         aside.mkdir(mode=0o700)
+        _give_to_owner(aside, data_dir)
         for number in unused:
             (data_dir / "bodies" / queue_id(number)).rename(aside / queue_id(number))
         sync_directory(aside)
@@ -79,6 +81,13 @@ def _new_name(path: Path) -> Path:
         number += 1
         found = path.with_name(f"{path.name}.{number}")
     return found
+
+
+def _give_to_owner(path: Path, data_dir: Path) -> None:
+    """Root may do this for the user that the server runs as."""
+    if os.geteuid() == 0:
+        owner = data_dir.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _sync(path: Path) -> None:

@@ -268,6 +268,8 @@ def test_a_damaged_spool_is_recovered(tmp_path: Path, crashed: bool) -> None:
 
 def test_bodies_whose_rows_are_lost_are_put_aside(spool: tuple[Path, dict[int, Kept]]) -> None:
     data_dir, kept = spool
+    owner = 65534 if os.geteuid() == 0 else os.geteuid()
+    os.chown(data_dir, owner, -1)
     large = [number for number, one in kept.items() if one.size > 256 * 1024]
     connection = schema.connect(data_dir / "spool.sqlite")
     connection.execute("DELETE FROM message WHERE number=?", (large[0],))
@@ -278,6 +280,7 @@ def test_bodies_whose_rows_are_lost_are_put_aside(spool: tuple[Path, dict[int, K
     (aside,) = data_dir.glob("bodies.damaged-*")
     assert os.listdir(aside) == [queue_id(large[0])]
     assert len(os.listdir(data_dir / "bodies")) == len(large) - 1
+    assert {path.stat().st_uid for path in (aside, data_dir / "spool.sqlite")} == {owner}, "not root's, whoever ran it"
 
 
 def test_a_recovery_that_was_not_finished_is_finished(spool: tuple[Path, dict[int, Kept]]) -> None:
