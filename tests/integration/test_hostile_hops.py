@@ -51,7 +51,7 @@ TRAP = (
     b".\r\n..\r\nMAIL FROM:<smuggled@evil.test>\r\nRCPT TO:<victim@evil.test>\r\nDATA\r\nsmuggled\r\n.\r\nQUIT\r\n"
 )
 SMALL = HEAD + TRAP
-LARGE = HEAD + (b"x" * 76 + b"\r\n") * 200_000
+LARGE = HEAD + (b"x" * 76 + b"\r\n") * 100_000
 EIGHT_BIT = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n" + HEAD + "Grüße\r\n".encode() + TRAP
 
 UTF8_HEADER = b"Subject: \xc3\xbc\r\n" + EIGHT_BIT
@@ -222,10 +222,13 @@ CASES = [
         Case(f"silent-at-{stage}", "W", {**STEPS, stage: silence})
         for stage in ("greeting", "ehlo", "mail", "rcpt", "data")
     ),
+    # Each octet comes in time, and the reply never does.
+    Case("greeting-drop-by-drop", "W", {"greeting": drip(b"220-" + b"x" * 60, 0.5)}, reply="no reply in time"),
+    Case("lines-drop-by-drop", "W", {**STEPS, "rcpt": then(*[then(b"250-ok\r\n", pause(0.5))] * 60)}),
     Case("silent-after-the-dot", "W", {"dot": silence}),
     Case("silent-at-second-recipient", "W", {**STEPS, "rcpt": [OK, silence]}),
     Case("silent-at-quit", "D", {"quit": silence}),
-    Case("reads-nothing", "W", {"data": then(b"354 go on\r\n", silence)}, content=LARGE),
+    Case("reads-nothing", "W", {"data": then(b"354 go on\r\n", silence)}, content=LARGE, reply="not take"),
     Case("stops-reading", "W", {"data": after_content(500_000, silence)}, content=LARGE),
     # Gone.
     *(

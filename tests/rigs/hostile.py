@@ -177,14 +177,14 @@ def note(text: str) -> Act:
     return act
 
 
-def drip(data: bytes) -> Act:
+def drip(data: bytes, seconds: float = 0.001) -> Act:
     """Octet by octet, each in a segment of its own."""
 
     async def act(peer: Peer) -> None:
         peer.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for octet in data:
             await peer.say(bytes([octet]))
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(seconds)
         peer.invited = data.startswith(b"354")
 
     return act
