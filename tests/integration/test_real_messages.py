@@ -27,6 +27,9 @@ BY_DATA = [b"250-sink.test", b"250-PIPELINING", b"250 8BITMIME"]
 BY_BDAT = [b"250-sink.test", b"250-PIPELINING", b"250-CHUNKING", b"250-BINARYMIME", b"250 8BITMIME"]
 OLD = [b"250-sink.test", b"250 PIPELINING"]
 
+#: What the process may have, whatever it converts.
+MEMORY = 150_000_000
+
 #: Written here, as nobody ships such files: what only BINARYMIME can carry.
 BINARY = RealMessage(
     "binary", b"MIME-Version: 1.0\r\nContent-Type: image/x\r\n\r\n\0\r\0\n" + bytes(range(256)) + b"\n"
@@ -117,3 +120,24 @@ def test_an_old_server_gets_the_same_parts(make_mta: MakeMta, sink: Sink) -> Non
     assert reasons == {}
     print(f"{len(messages)} messages: {converted} converted, {len(returned)} returned")
     assert converted > 10
+
+
+def test_a_large_message_is_converted_in_flat_memory(make_mta: MakeMta, sink: Sink) -> None:
+    sink.extensions = OLD
+    sink.kept = 64 * 2**20
+    octets = bytes(range(256)) * 40_000
+    head = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=B\r\n\r\n"
+    text = b"--B\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + "Grüße, lange Grüße\r\n".encode() * 400_000
+    image = b"--B\r\nContent-Type: image/x\r\nContent-Transfer-Encoding: binary\r\n\r\n" + octets + b"\r\n--B--\r\n"
+    message = RealMessage("large", head + text + image)
+    assert 15_000_000 < len(message.content) < 25 * 2**20
+    with make_mta(relaying_to(sink.port)) as mta:
+        send(mta, [message], "BDAT")
+        (arrival,) = sink.wait_for(1, 60)
+        wait_until(lambda: mta.queued() == 0, 10, "the queue is empty")
+        peak = mta.process.peak_memory()
+    result = own(arrival)
+    assert fit(result)
+    assert parts(result) == parts(message.content)
+    print(f"{len(message.content) / 1e6:.0f} MB became {len(result) / 1e6:.0f} MB: peak memory {peak / 1e6:.0f} MB")
+    assert peak < MEMORY
