@@ -9,7 +9,7 @@ from mtatwist.smtp.reply import Reply
 
 
 class Attempt:
-    """A recipient without an outcome is open. ``answered``: the server has heard of this message.
+    """A recipient without an outcome is open. ``begun``: something was said of this message; ``answered``: and heard.
 
     ``uncertain``: the message is out, and the server may have it whatever we hear from now on.
     """
@@ -20,6 +20,7 @@ class Attempt:
         self._handed = handed
         self._tls = tls
         self._outcomes: list[Outcome | None] = [None] * count
+        self.begun = False
         self.answered = False
         self.uncertain = False
 

@@ -93,7 +93,7 @@ class SmtpDelivery:
             if await self._envelope(mail, rcpts, form, attempt):
                 await self._content(message, body, form, attempt)
         except ConnectionBroken as broken:
-            if self._used and not attempt.answered and self._wire.left:
+            if self._used and not attempt.answered and (self._wire.left or not attempt.begun):
                 raise Stale from None
             if attempt.uncertain and attempt.open:
                 self._may_be_taken(message, str(broken))
@@ -121,6 +121,7 @@ class SmtpDelivery:
                 wire.send(mail, *(line for _, line in rcpts), *([] if form.chunking else [b"DATA"]))
             else:
                 wire.send(mail)
+            attempt.begun = True
             reply = await self._answer(timeouts.mail)
             if reply.code == 421 and self._used:
                 # A server that is closing says nothing about this message.

@@ -255,6 +255,21 @@ def test_an_unasked_421_ends_a_kept_connection(monkeypatch: Patch) -> None:
         client.over(delivery, message(BODY))
 
 
+@both
+def test_a_kept_connection_on_which_something_was_said_unasked_is_stale(
+    monkeypatch: Patch, extensions: tuple[str, ...]
+) -> None:
+    """What the server did wrong after one message is no reason to let the next one wait."""
+    peer = Peer(extensions=extensions)
+    client = Client(monkeypatch, peer)
+    delivery = client.connect()
+    client.over(delivery, message(BODY))
+    peer.feed(b"250 half a reply")
+    with pytest.raises(Stale):
+        client.over(delivery, message(BODY))
+    assert len(peer.messages) == 1
+
+
 def large(client: Client, size: int) -> Message:
     """A message that is in the spool only."""
     body = (b"." * 77 + b"\r\n") * (size // 79)
