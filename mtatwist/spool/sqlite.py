@@ -24,7 +24,7 @@ from mtatwist.spool.bodies import BodyFiles
 from mtatwist.spool.due import Claims
 from mtatwist.spool.room import Room
 from mtatwist.spool.tables import Tables
-from mtatwist.spool.writer import SpoolWriter
+from mtatwist.spool.writer import Held, SpoolWriter
 from mtatwist.store.datadir import DataDir
 from mtatwist.store.queue_time import KeptTime
 from mtatwist.store.trouble import Damaged, Trouble, doubtful, trouble_of
@@ -79,6 +79,7 @@ class SqliteSpool:
         )
         self._tables = Tables(self._bodies)
         self._claims = Claims()
+        self._held = Held()
         self._readers: list[apsw.Connection] = []
         self._next = 0
         self._identity: tuple[int, int] | None = None
@@ -137,6 +138,7 @@ class SqliteSpool:
             writer=self._writer,
             tables=self._tables,
             bodies=self._bodies,
+            held=self._held,
             may_commit=lambda: not self._ballast.given_back,
         )
 

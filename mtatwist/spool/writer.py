@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import apsw
 from twisted.internet.defer import Deferred, fail
@@ -31,6 +31,19 @@ the disk twice (WAL and database), costs more than the fsyncs of a file of its o
 WRITE_SIZE = 256 * 1024
 """Octets handed to a thread at once; a writer holds at most twice as much."""
 
+HELD_LIMIT = 64 * 1024 * 1024
+"""Octets that all writers together hold, before each of them holds only a little."""
+
+LITTLE = 16 * 1024
+"""What a writer holds then: a small message still stands in its row, a larger one goes to a file as it comes."""
+
+
+class Held:
+    """Counts the octets of unfinished messages in memory."""
+
+    def __init__(self) -> None:
+        self.octets = 0
+
 
 @implementer(ISpoolWriter)
 class SpoolWriter:
@@ -44,15 +57,19 @@ class SpoolWriter:
         writer: Writer,
         tables: Tables,
         bodies: BodyFiles,
+        held: Held,
         may_commit: Callable[[], bool],
     ) -> None:
-        """``may_commit``: is what room there is for new messages, too? It is always there for reports."""
+        """``held`` is shared by all writers. ``may_commit``: is what room there is for new messages, too? It is always
+        there for reports."""
         self.number = number
         self._may_commit = may_commit
         self._envelope = envelope
         self._writer = writer
         self._tables = tables
         self._bodies = bodies
+        self._held = held
+        self._holds = 0
         self._parts: list[bytes] = []
         self._waiting = 0
         self._size = 0
@@ -65,17 +82,21 @@ class SpoolWriter:
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """Take more. A thread writes while the next part comes in; two parts ahead of it, the caller waits."""
-        self._size += len(data)
+        octets = len(data)
+        self._size += octets
         if self._trouble is not None:
             return None
         self._parts.append(data)
-        self._waiting += len(data)
-        if self._size <= IN_ROW or (self._in_file and self._waiting < WRITE_SIZE):
+        self._waiting += octets
+        self._holds += octets
+        self._held.octets += octets
+        most = IN_ROW if self._held.octets <= HELD_LIMIT else LITTLE
+        if (self._size <= most and not self._in_file) or (self._in_file and self._waiting < min(WRITE_SIZE, most)):
             return None
         if self._task is None:
             self._flush()
             return None
-        return self._task_done().addCallback(self._flush_waiting) if self._waiting >= WRITE_SIZE else None
+        return self._task_done().addCallback(self._flush_waiting) if self._waiting >= min(WRITE_SIZE, most) else None
 
     def commit(self) -> Deferred[Message]:
         """Fires with the message once it is on stable storage, claimed by this run."""
@@ -85,10 +106,15 @@ class SpoolWriter:
         if self._in_file:
             return Deferred.fromCoroutine(self._commit_file())
         if self._trouble is not None:
+            self._let_go()
             return fail(self._trouble)
         body = b"".join(self._parts)
         done = self._writer.submit(self._tables.insert, self._tables.row(self.number, self._envelope, self._size, body))
-        return done.addCallback(lambda _: Message(self.number, self._envelope, self._size, body))
+        return done.addCallbacks(self._stored, self._let_go, callbackArgs=(body,))
+
+    def _stored(self, _: None, body: bytes) -> Message:
+        self._let_go()
+        return Message(self.number, self._envelope, self._size, body)
 
     async def prepare(self) -> NewMessage:
         """The rows of this message, its file (if any) durable: for a transaction that does more than this.
@@ -104,6 +130,7 @@ class SpoolWriter:
 
     def message(self) -> Message:
         """The message, once what prepare() gave has been committed."""
+        self._let_go()
         return Message(self.number, self._envelope, self._size, None if self._in_file else b"".join(self._parts))
 
     def abort(self) -> None:
@@ -112,8 +139,16 @@ class SpoolWriter:
             return
         self._trouble = self._trouble or Failure(RuntimeError("aborted"))
         self._parts.clear()
+        self._let_go()
         if self._in_file:
             Deferred.fromCoroutine(self._discard())
+
+    def _let_go(self, result: Any = None, octets: int | None = None) -> Any:
+        """So many octets of what we held, or all, are no longer in memory, or no longer ours."""
+        octets = self._holds if octets is None else min(octets, self._holds)
+        self._holds -= octets
+        self._held.octets -= octets
+        return result
 
     async def _commit_file(self) -> Message:
         try:
@@ -125,13 +160,16 @@ class SpoolWriter:
         except Exception:
             await self._discard()
             raise
+        finally:
+            self._let_go()
         return Message(self.number, self._envelope, self._size)
 
     def _flush(self) -> None:
         """Hand what has come to a thread."""
-        parts, self._parts, self._waiting = self._parts, [], 0
+        parts, self._parts, octets, self._waiting = self._parts, [], self._waiting, 0
         self._in_file = True
-        self._task = self._bodies.run(self._write_parts, parts).addCallbacks(self._flushed, self._failed)
+        written = self._bodies.run(self._write_parts, parts).addBoth(self._let_go, octets)
+        self._task = written.addCallbacks(self._flushed, self._failed)
 
     def _write_parts(self, parts: list[bytes]) -> None:
         """In a thread."""
