@@ -128,7 +128,7 @@ CASES = [
         {"data": after_content(65536, b"250-2.0.0 o", pause(1), b"k\r\n250 x\r\n")},
         content=LARGE,
     ),
-    Case("one-reply-too-many", "D", {"dot": OK + OK}, later={}, follower="DW"),
+    Case("one-reply-too-many", "D", {"dot": OK + OK}, later={}, follower="D"),
     Case(
         "one-reply-too-many-while-idle",
         "D",
@@ -249,7 +249,7 @@ CASES = [
     Case("421-at-data", "W", {"data": then(BUSY, close)}, reply="421"),
     Case("421-in-the-middle", "W", {"data": after_content(200_000, BUSY, close)}, content=LARGE, reply="421"),
     Case("421-after-the-dot", "W", {"dot": then(BUSY, close)}, later={}, follower="D", reply="421"),
-    Case("421-after-success", "D", {"dot": then(OK, BUSY, close)}, later={}, follower="DW"),
+    Case("421-after-success", "D", {"dot": then(OK, BUSY, close)}, later={}, follower="D"),
     # Refusals, each recipient's its own.
     Case("mixed-recipients", "DWF", {"rcpt": [OK, b"450 4.2.1 later\r\n", b"550 5.1.1 never\r\n"]}),
     Case(
@@ -299,7 +299,7 @@ CASES = [
     Case("lmtp-too-few", "DDW", {"dot": then(OK * 2, close)}, route=LMTP),
     Case("lmtp-too-few-and-silent", "DFW", {"dot": then(OK, b"550 5.2.0 no\r\n", silence)}, route=LMTP),
     Case("lmtp-one-for-all", "DWW", {"dot": then(OK, silence)}, route=LMTP),
-    Case("lmtp-too-many", "D", {"dot": OK * 4}, later={"dot": OK}, follower="DW", route=LMTP),
+    Case("lmtp-too-many", "D", {"dot": OK * 4}, later={"dot": OK}, follower="D", route=LMTP),
 ]
 
 
