@@ -1,7 +1,8 @@
 """A DNS of our own: zones on BIND, two of them signed, and an Unbound that validates. All is on loopback.
 
 ``example.test`` is signed, ``bogus.test`` is signed and then spoiled, ``plain.test`` is not signed; nobody has
-``lame.test``, though Unbound is told that BIND does; ``known.test`` is Unbound's alone. Hosts have addresses 127.0.0.2 and up.
+``lame.test``, though Unbound is told that BIND does; ``known.test`` is Unbound's alone. Hosts have addresses 127.0.0.2
+and up.
 """
 
 from __future__ import annotations
