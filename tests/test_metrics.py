@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
 from mtatwist.spool.ballast import Ballast
+from mtatwist.spool.writer import HELD_LIMIT, Held
 from mtatwist.store.writer import Writer
 from mtatwist.validators.chain import Chain
 
@@ -51,6 +52,20 @@ def say(*lines: str) -> Callable[[Whole], Instruments]:
 def store_fails(server: Whole) -> Instruments:
     server.spool.trouble = "the disk is broken"
     assert server.connect().send().startswith("451")
+    return server.metrics
+
+
+def memory_short(server: Whole) -> Instruments:
+    held = Held(server.metrics)
+    for octets in (1, 100 << 20, 100 << 20):
+        held.octets += octets
+        if held.octets > HELD_LIMIT:
+            held.little()
+    assert server.metrics.memory_short.value == 1
+    held.let_go(held.octets)
+    held.octets += 100 << 20
+    held.little()
+    assert server.metrics.memory_short.value == 2
     return server.metrics
 
 
@@ -216,6 +231,7 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.messages.accepted": accepted,
     "mtatwist.messages.accepted.bytes": accepted,
     "mtatwist.messages.refused": refused,
+    "mtatwist.messages.postponed": store_fails,
     "mtatwist.messages.accept.duration": accepted,
     "mtatwist.validators.crashes": validator_crashes,
     "mtatwist.spool.groups": group(fails=False),
@@ -226,6 +242,7 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.spool.trouble.corrupt": group(fails=apsw.CorruptError("database disk image is malformed")),
     "mtatwist.spool.recoveries": group(fails=apsw.IOError("disk I/O error")),
     "mtatwist.spool.ballast.given_back": ballast,
+    "mtatwist.spool.memory_short": memory_short,
     "mtatwist.clock.jumps": clock_set,
     "mtatwist.descriptors.exhausted": no_descriptor_left,
     "mtatwist.relay.delivered": next_hop(lambda command: None),

@@ -65,6 +65,7 @@ class Instruments:
         self.accepted = Counter("mtatwist.messages.accepted", "Messages on stable storage before their 250")
         self.accepted_bytes = Counter("mtatwist.messages.accepted.bytes", "Octets of accepted messages")
         self.refused = Counter("mtatwist.messages.refused", "Messages refused after their end of data")
+        self.postponed = Counter("mtatwist.messages.postponed", "Those of them that were answered 4xx: our own trouble")
         self.accept_seconds = Histogram("mtatwist.messages.accept.duration", "End of data to 250, in seconds", _SECONDS)
         self.validator_crashes = Counter("mtatwist.validators.crashes", "Exceptions in validators, answered 451")
         self.spool_groups = Counter("mtatwist.spool.groups", "Transactions committed by the writer")
@@ -75,6 +76,10 @@ class Instruments:
         self.spool_trouble_corrupt = Counter("mtatwist.spool.trouble.corrupt", "Times that the database was damaged")
         self.spool_recoveries = Counter("mtatwist.spool.recoveries", "Times that trouble with the spool was over")
         self.ballast_given_back = Counter("mtatwist.spool.ballast.given_back", "Times that the ballast was given back")
+        self.memory_short = Counter(
+            "mtatwist.spool.memory_short",
+            "Times that unfinished messages held too much memory, and went to files early",
+        )
         self.clock_jumps = Counter("mtatwist.clock.jumps", "Times that the machine's clock was found to have been set")
         self.descriptors_exhausted = Counter(
             "mtatwist.descriptors.exhausted", "Connections closed at once: no file descriptor was left for them"

@@ -193,6 +193,8 @@ class ContentConnection(Connection):
             self.answer(result)
         else:
             self._metrics.refused.value += 1
+            if not result.permanent:
+                self._metrics.postponed.value += 1
             self._refuse(result)
         if self._stopping:
             self._end(reply.SHUTDOWN)

@@ -79,7 +79,7 @@ class SqliteSpool:
         )
         self._tables = Tables(self._bodies)
         self._claims = Claims()
-        self._held = Held()
+        self._held = Held(metrics)
         self._readers: list[apsw.Connection] = []
         self._next = 0
         self._identity: tuple[int, int] | None = None

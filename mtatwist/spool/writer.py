@@ -18,6 +18,7 @@ from mtatwist.envelope import Envelope, Message
 from mtatwist.interfaces import ISpoolWriter
 
 if TYPE_CHECKING:
+    from mtatwist.metrics.instruments import Instruments
     from mtatwist.spool.bodies import BodyFiles
     from mtatwist.spool.tables import NewMessage, Tables
     from mtatwist.store.writer import Writer
@@ -39,10 +40,26 @@ LITTLE = 16 * 1024
 
 
 class Held:
-    """Counts the octets of unfinished messages in memory."""
+    """Counts the octets of unfinished messages in memory, and says it when they are too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Instruments) -> None:
         self.octets = 0
+        self._metrics = metrics
+        self._short = False
+
+    def little(self) -> int:
+        """How much a writer may hold, now that all of them hold too much."""
+        if not self._short:
+            self._short = True
+            self._metrics.memory_short.value += 1
+            _log.warn("memory_short", octets=self.octets)
+        return LITTLE
+
+    def let_go(self, octets: int) -> None:
+        """So many fewer."""
+        self.octets -= octets
+        if self.octets < HELD_LIMIT // 2:
+            self._short = False
 
 
 @implementer(ISpoolWriter)
@@ -90,7 +107,7 @@ class SpoolWriter:
         self._waiting += octets
         self._holds += octets
         self._held.octets += octets
-        most = IN_ROW if self._held.octets <= HELD_LIMIT else LITTLE
+        most = IN_ROW if self._held.octets <= HELD_LIMIT else self._held.little()
         if (self._size <= most and not self._in_file) or (self._in_file and self._waiting < min(WRITE_SIZE, most)):
             return None
         if self._task is None:
@@ -147,7 +164,7 @@ class SpoolWriter:
         """So many octets of what we held, or all, are no longer in memory, or no longer ours."""
         octets = self._holds if octets is None else min(octets, self._holds)
         self._holds -= octets
-        self._held.octets -= octets
+        self._held.let_go(octets)
         return result
 
     async def _commit_file(self) -> Message:

@@ -23,7 +23,8 @@ class Rig:
 
     def __init__(self, directory: Path) -> None:
         self.pump: Any = Pump()
-        self.spool = SqliteSpool(directory, reactor=self.pump, metrics=Instruments())
+        self.metrics = Instruments()
+        self.spool = SqliteSpool(directory, reactor=self.pump, metrics=self.metrics)
         self.spool.start()
 
     @property
@@ -53,6 +54,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 def test_what_is_too_much_goes_to_files_and_all_arrives(rig: Rig) -> None:
     messages = [rig.pump.wait(one.commit()) for one in rig.begin()]
     assert rig.held == 0
+    assert rig.metrics.memory_short.value == 1
     assert {message.body is None for message in messages} == {True}
     for number, message in enumerate(messages):
         assert rig.pump.wait(rig.spool.read(message, 0, SIZE + 1)) == bytes([number]) * SIZE
