@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -129,9 +129,12 @@ class _Way:
 class Rig:
     """A relay manager with a clock, a spool in memory, and a transport for each next hop."""
 
+    started: ClassVar[list[Rig]] = []
+
     def __init__(self, *routes: Route, spool: Any = None, grace: float = 10.0, connections: int = 500) -> None:
         self.clock = Clock()
         self.clock.advance(1_000_000)
+        self.grace = grace
         self.spool: Any = spool or MemorySpool()
         self.metrics = Instruments()
         self.transports: dict[str, Transport] = {}
@@ -150,6 +153,7 @@ class Rig:
             grace=grace,
         )
         self.manager.startService()
+        self.started.append(self)
 
     def transport(self, next_hop: str = "next.test:25") -> Transport:
         """The transport to this next hop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from relay.fakes import DOWN, TAKEN, Delivery, Transport
@@ -15,6 +15,19 @@ from mtatwist.relay.limits import Connections, Ramp
 from mtatwist.relay.route import Route
 from mtatwist.smtp.reply import Reply
 from mtatwist.transports.failures import ConnectFailed, Stale
+
+_made: list[Hop] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """What a test leaves waiting ends with it: the garbage collector would end it in the middle of another test."""
+    yield
+    for hop in _made:
+        hop.drain()
+        hop.cut()
+        assert hop.load == 0
+    _made.clear()
 
 
 class Rig:
@@ -36,7 +49,7 @@ class Rig:
 
     def make(self) -> Hop:
         """Another next hop, which shares the total."""
-        return Hop(
+        hop = Hop(
             self.transport,
             Destination(Route("*", "smtp"), "next.test"),
             ramp=self.ramp,
@@ -45,6 +58,8 @@ class Rig:
             metrics=self.metrics,
             owner=self,
         )
+        _made.append(hop)
+        return hop
 
     def settled(self, hop: Hop, work: Work, outcomes: Sequence[Outcome]) -> None:
         self.ended.append((work.message.number, outcomes))
