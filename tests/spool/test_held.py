@@ -54,7 +54,8 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 def test_what_is_too_much_goes_to_files_and_all_arrives(rig: Rig) -> None:
     messages = [rig.pump.wait(one.commit()) for one in rig.begin()]
     assert rig.held == 0
-    assert rig.metrics.memory_short.value == 1
+    # How often depends on the threads; but half of the limit must have become free in between, and come again.
+    assert 1 <= rig.metrics.memory_short.value <= WRITERS * SIZE // (LIMIT // 2)
     assert {message.body is None for message in messages} == {True}
     for number, message in enumerate(messages):
         assert rig.pump.wait(rig.spool.read(message, 0, SIZE + 1)) == bytes([number]) * SIZE
