@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from receive.whole import HELD, Session, Whole
 from rigs import certificates
@@ -232,7 +233,8 @@ def handshake(server: Whole) -> str:
         else:
             certificate = client.get_peer_certificate()
             assert certificate is not None
-            return str(certificate.get_subject().CN)
+            (name,) = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            return str(name.value)
         with contextlib.suppress(SSL.WantReadError):
             protocol.dataReceived(client.bio_read(100_000))
         if transport.value():
