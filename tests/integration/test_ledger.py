@@ -23,8 +23,9 @@ SABOTAGED = [sys.executable, str(Path(__file__).parents[1] / "rigs" / "sabotaged
 #: New promises after each start before the next kill.
 PROMISES = 200
 
-#: Deliveries that one kill may repeat: every connection to the next hop with a message not yet recorded.
-DUPLICATES = 100
+#: Deliveries that one kill may repeat: on each of the twenty connections that a next hop gets, a message for three
+#: recipients at most.
+DUPLICATES = 20 * 3
 
 
 def up(sink: Sink) -> Iterator[None]:

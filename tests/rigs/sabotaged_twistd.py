@@ -10,7 +10,7 @@ from twisted.scripts.twistd import run
 from mtatwist.store import writer
 
 #: How long a group stays uncommitted after its answers, in seconds.
-DELAY = 0.05
+DELAY = 0.15
 
 
 def commit_late(self: Any, group: list[Any]) -> list[Any]:
