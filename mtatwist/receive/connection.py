@@ -34,6 +34,9 @@ INPUT_LIMIT = 64 * 1024
 REPLIES_A_ROUND = 200
 """Commands that one session may have answered in one round of the reactor: 64 KiB hold ten thousand."""
 
+LOGGED = 300
+"""Octets of a refused command that the log repeats."""
+
 ABORT_AFTER = 5.0
 """Seconds a peer has to take our last words, before the connection is cut."""
 
@@ -97,6 +100,7 @@ class Connection(smtp.ESMTP):
         self._closing = False
         self._stopping = False
         self._errors = 0
+        self._line = b""
 
     def _consume(self) -> bool:
         """Use some input from ``_buffer[_at:]`` and move ``_at``; False when more of it must come first."""
@@ -243,9 +247,19 @@ class Connection(smtp.ESMTP):
     def _refuse(self, what: Reply) -> None:
         """Refuse a command; too many of them end the session."""
         self._errors += 1
+        session = self.session
+        _log.info(
+            "refused", session=session.id, peer=session.peer, helo=session.helo, command=self._said(), reply=str(what)
+        )
         self.answer(what)
         if self._errors >= self._limits.errors:
             self._end(reply.TOO_MANY_ERRORS)
+
+    def _said(self) -> str:
+        """The last command: whole where it names a path; of others, which may be secret, the verb."""
+        line = self._line[:LOGGED].decode("utf-8", "replace")
+        verb = line.partition(" ")[0]
+        return line if verb.upper() in ("MAIL", "RCPT") else verb
 
     # Input.
 

@@ -111,6 +111,11 @@ class ContentConnection(Connection):
                 refusal = NO_RECIPIENTS
             else:
                 refusal = self._open()
+        if self._body is None:
+            # A chunk that is refused is read as fast as any other, and not measured by what came before it.
+            self._octets, self._seconds = 0, 0.0
+        # The peer may take its time between two chunks: that is what timeouts.command is for.
+        self._ready_at = self._clock.seconds()
         self._chunk_left, self._chunk_last, self._chunk_refusal = size, last, refusal
         self.setTimeout(self._timeouts.data_block)
         if size == 0:

@@ -49,10 +49,12 @@ class ReceiveProtocol(ContentConnection):
         # Only a whole line is a sign of life.
         self.resetTimeout()
         if isinstance(line, Reply):
+            self._line = b""
             self._refuse(line)
         elif self.mode == smtp.AUTH:
             self.state_AUTH(line)
         else:
+            self._line = line
             self.state_COMMAND(line)
         return True
 
