@@ -250,17 +250,24 @@ class Mta(MultiService):
     async def _stop(self) -> None:
         _log.info("stopping")
         grace = self._config.timeouts.shutdown
-        for end in (super().stopService, lambda: self.sessions.shut_down(self._reactor, grace), self.relay.stopService):
-            try:
-                await end()
-            except Exception:
-                # Whatever it is, the next part must get its chance to end well.
-                _log.failure("stop_failed")
+        # Nothing new comes in, and then nothing new is begun; what is under way has the same time on both sides.
+        await self._ended(super().stopService)
+        sessions = Deferred.fromCoroutine(self._ended(lambda: self.sessions.shut_down(self._reactor, grace)))
+        await self._ended(self.relay.stopService)
+        await sessions
         globalLogPublisher.removeObserver(self._exhaustion)
         self.queue_time.stop()
         self.dns.resolver.stop()
         self.spool.stop()
         _log.info("stopped")
+
+    @staticmethod
+    async def _ended(end: Callable[[], Any]) -> None:
+        try:
+            await end()
+        except Exception:
+            # Whatever it is, the next part must get its chance to end well.
+            _log.failure("stop_failed")
 
     def stopService(self) -> Deferred[None]:
         """No new connections, then transactions, deliveries and the spool, each to its end."""

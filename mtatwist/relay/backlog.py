@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from mtatwist.envelope import Message
 from mtatwist.log import EventLogger
+from mtatwist.store.trouble import StoreBroken, trouble_of
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool
@@ -138,7 +139,10 @@ class Backlog:
         now = self._clock.seconds()
         if isinstance(result, Failure):
             self._metrics.relay_errors.value += 1
-            _log.failure("scan_failed", result)
+            error = result.value
+            if not isinstance(error, StoreBroken) and (error is None or trouble_of(error) is None):
+                # Trouble with the disk is told by the spool.
+                _log.failure("scan_failed", result)
             self._next = now + 1.0
         if self._running:
             self._timer = self._clock.callLater(max(self._next - now, PAUSE_SECONDS), self._look)

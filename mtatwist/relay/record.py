@@ -188,4 +188,5 @@ class Recorder:
             tls=tls,
             attempts=recipient.attempts + 1,
             delay=round(result.at - message.envelope.received_at, 3),
+            retry_in=round(result.next_attempt - result.at) if result.state is State.DEFERRED else None,
         )

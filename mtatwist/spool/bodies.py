@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,6 +35,8 @@ class BodyFiles:
     def start(self) -> None:
         """Make the directory durable, start the threads."""
         self.path.mkdir(mode=0o700, exist_ok=True)
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
         # Always: an earlier run may have died between making it and this.
         sync_directory(self.path.parent)
         self._pool.start()

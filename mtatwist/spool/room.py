@@ -41,6 +41,7 @@ class Room:
         self._free = 0
         self._looked_at = -ROOM_CHECK
         self._making = False
+        self._short_of = 0
 
     def start(self) -> None:
         """See what is left of the ballast, and put the rest back if there is room. Raises OSError."""
@@ -52,11 +53,26 @@ class Room:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare (looked up at most twice a second)."""
         if self._clock.seconds() - self._looked_at >= ROOM_CHECK:
             self._look()
-        return not self._ballast.given_back and self._is_free(size)
+        enough = not self._ballast.given_back and self._is_free(size)
+        if not enough or self._short_of:
+            self._tell(enough, self._needed(size))
+        return enough
+
+    def _tell(self, enough: bool, needed: int) -> None:
+        """Mail begins to be refused for want of room, or that is over: said once, whatever sizes are asked for."""
+        if not self._short_of:
+            self._short_of = needed
+            _log.warn("room_short", free=self._free, kept_for_ballast=self._ballast.missing, needed=needed)
+        elif enough and needed >= self._short_of:
+            self._short_of = 0
+            _log.info("room_again", free=self._free)
+
+    def _needed(self, size: int) -> int:
+        return max(self._minimum_free, 2 * size + WAL_LIMIT)
 
     def _is_free(self, size: int) -> bool:
         # New mail must not take what the ballast had.
-        return self._free - self._ballast.missing >= max(self._minimum_free, 2 * size + WAL_LIMIT)
+        return self._free - self._ballast.missing >= self._needed(size)
 
     def _look(self) -> None:
         self._looked_at = self._clock.seconds()

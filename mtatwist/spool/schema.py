@@ -59,6 +59,9 @@ def connect(path: str | os.PathLike[str], *, create: bool = True) -> apsw.Connec
 
     ``create``: may a new database be made where there is none?
     """
+    if create and not os.path.exists(path):
+        # Its log and its shared memory get the same mode. An empty file is an empty database.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = apsw.Connection(os.fspath(path), flags=flags)
     connection.set_busy_timeout(5000)
