@@ -91,7 +91,7 @@ class Listener(Service):
     def _bind(self) -> None:
         try:
             binding = serverFromString(self._reactor, _with_backlog(self._endpoint)).listen(self._factory)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError, OSError) as error:
             self._fail(os.EX_CONFIG, f"listen.endpoint {self._endpoint!r}: {error}")
         self._binding = binding
         binding.addCallbacks(self._bound, self._not_bound)

@@ -6,10 +6,15 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, cast
 
 import idna
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
 
-from mtatwist.values.base import any_of, quoted, string
+from mtatwist.values.base import any_of, nearest, quoted, string
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -17,6 +22,7 @@ _LDH_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _ATOM = r"[^\x00-\x20\x7f-\x9f()<>\[\]:;@\\,.\"\s]+"
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)", re.DOTALL)
+_ENDPOINT_TYPES = ("tcp", "tcp6", "unix", "ssl", "systemd")
 _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{1,9}))?")
 
 
@@ -88,7 +94,10 @@ def parse_network(raw: object) -> Network:
 
 
 def parse_endpoint(raw: object) -> str:
-    """Read a Twisted server endpoint string; only its outer form is checked, as plugins may add types."""
+    """Read a Twisted server endpoint string: of a type that Twisted or an installed plugin provides.
+
+    The arguments are checked too, where that takes neither a plugin nor a file.
+    """
     if isinstance(raw, int) and not isinstance(raw, bool):
         raise ValueError(f'expected an endpoint string, but found a number: write "tcp:{raw}"')
     text = string(raw, "an endpoint", '"tcp:25"')
@@ -96,10 +105,39 @@ def parse_endpoint(raw: object) -> str:
     if match is None:
         cure = f'"tcp:{text}"' if text.isdecimal() else 'a type, a colon and its arguments, such as "tcp:25"'
         raise ValueError(f"{quoted(raw)} is not an endpoint: write {cure}")
-    port = re.match(r"(?:port=)?([0-9]+)(?::|$)", match[2])
-    if match[1] in ("tcp", "tcp6", "ssl") and port and int(port[1][:9]) > 65535:
-        raise ValueError(f"{quoted(raw)} has no valid port: the highest is 65535")
+    kind, arguments = match.groups()
+    if kind not in _ENDPOINT_TYPES:
+        installed = sorted({*_ENDPOINT_TYPES, *_types_of_plugins()})
+        if kind not in installed:
+            close = nearest(kind, installed)
+            cure = f"did you mean {quoted(f'{close}:{arguments}')}?" if close else f"write {any_of(installed)}"
+            raise ValueError(f"{quoted(raw)} is not an endpoint: no plugin provides the type {quoted(kind)}; {cure}")
+    if kind in ("tcp", "tcp6", "ssl"):
+        _check_port(raw, kind, arguments)
+    if kind in ("tcp", "tcp6", "unix"):
+        try:
+            # Making one of these touches no reactor.
+            serverFromString(cast(Any, None), text)
+        except (ValueError, TypeError, LookupError):
+            example = "unix:/run/mta.sock" if kind == "unix" else f"{kind}:25:interface=ADDRESS"
+            raise ValueError(
+                f"{quoted(raw)} has arguments that {kind} does not take: write them as in {quoted(example)}, "
+                "with a backslash before each colon of an address"
+            ) from None
     return text
+
+
+def _check_port(raw: object, kind: str, arguments: str) -> None:
+    parts = re.split(r"(?<!\\):", arguments)
+    port = next((part.removeprefix("port=") for part in parts if part.startswith("port=")), parts[0])
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f'{quoted(raw)} has no valid port: write a number from 0 to 65535, as in "{kind}:25"')
+
+
+@lru_cache(maxsize=1)
+def _types_of_plugins() -> frozenset[str]:
+    """Endpoint types that are there besides those of Twisted, such as onion."""
+    return frozenset(plugin.prefix for plugin in getPlugins(IStreamServerEndpointStringParser))
 
 
 def parse_host_port(raw: object, default_port: int) -> tuple[str, int]:
