@@ -19,8 +19,10 @@ import click
 
 from mtatwist import __version__
 from mtatwist import describe as text
-from mtatwist.config import ConfigError, load
+from mtatwist.config import ConfigError, Problem, load
 from mtatwist.control.spool_cli import Say, spool_group
+from mtatwist.schema import Tls
+from mtatwist.tls.policy import CertificateError, ServerContext
 from mtatwist.values.base import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,6 +104,19 @@ def _refuse(context: click.Context, error: ConfigError) -> None:
     context.exit(os.EX_CONFIG)
 
 
+def _try_certificate(file: str, tls: Tls) -> list[str]:
+    """Read the certificate and its key as the server will; gives warnings. Raises ConfigError."""
+    if tls.certificate is None or tls.private_key is None:
+        return []
+    try:
+        ServerContext(tls.certificate, tls.private_key, tls.minimum)
+    except CertificateError as error:
+        if not error.forbidden:
+            raise ConfigError([Problem(file, error.key, error.reason)]) from None
+        return [f"{error}: it was not checked; run this as a user who may read it, as the server must at its start"]
+    return []
+
+
 @config.command()
 @click.argument("file", type=click.Path())
 @json_option
@@ -113,7 +128,8 @@ def check(context: click.Context, file: str) -> None:
     is 78 when something is wrong.
     """
     try:
-        warnings = load(file).warnings
+        loaded = load(file)
+        warnings = [*loaded.warnings, *_try_certificate(file, loaded.tls)]
     except ConfigError as error:
         _refuse(context, error)
         return

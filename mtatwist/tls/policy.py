@@ -28,7 +28,18 @@ _CIPHERS = b":".join(
 
 
 class CertificateError(Exception):
-    """The certificate or its key can't be used; the message says which, why and what helps."""
+    """The certificate or its key can't be used; the message says which, why and what helps.
+
+    :ivar key: the configuration key that names the file.
+    :ivar reason: what is wrong with it.
+    :ivar forbidden: whether that is only that this user may not read it.
+    """
+
+    def __init__(self, key: str, reason: str, *, forbidden: bool = False) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = reason
+        self.forbidden = forbidden
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -50,16 +61,17 @@ class ServerContext:
                 with open(path, "rb"):
                     pass
             except OSError as error:
-                raise CertificateError(f"{key}: {path}: {error.strerror}") from None
+                forbidden = isinstance(error, PermissionError)
+                raise CertificateError(key, f"{path}: {error.strerror}", forbidden=forbidden) from None
         try:
             context.use_certificate_chain_file(certificate)
         except SSL.Error:
-            raise CertificateError(f"tls.certificate: {certificate} is not a certificate in PEM form") from None
+            raise CertificateError("tls.certificate", f"{certificate} is not a certificate in PEM form") from None
         try:
             context.use_privatekey_file(private_key)
         except SSL.Error:
             raise CertificateError(
-                f"tls.private_key: {private_key} is not the unencrypted PEM key of {certificate}"
+                "tls.private_key", f"{private_key} is not the unencrypted PEM key of {certificate}"
             ) from None
         self._context = context
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tomllib
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rigs import certificates
 
 from mtatwist import describe, schema
 from mtatwist.control.cli import main
 from mtatwist.schema.declare import Key
+from mtatwist.tls import policy
 
 GOOD = '[[listen]]\nendpoint = "tcp:25"\n[metrics]\napi_key = "hunter2"\n'
 BAD = '[[listen]]\nendpoint = "tcp:25"\n[limits]\nhops = 0\nerors = 1\n'
@@ -55,6 +58,48 @@ def test_check_bad(bad: str) -> None:
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 2
     assert f"{bad}: limits.hops: must be at least 1, not 0\n" in result.stderr
+
+
+def with_certificate(directory: Path, certificate: Path, key: Path) -> str:
+    """A file that names a certificate."""
+    file = directory / "tls.toml"
+    file.write_text(f'[[listen]]\nendpoint = "tcp:25"\n[tls]\ncertificate = "{certificate}"\nprivate_key = "{key}"\n')
+    return str(file)
+
+
+def test_check_certificate(tmp_path: Path) -> None:
+    """The certificate is tried, too: what the server would refuse at its start is an error here."""
+    for name in ("ours", "other"):
+        (tmp_path / name).mkdir()
+    ours, other = certificates.make(tmp_path / "ours"), certificates.make(tmp_path / "other")
+    assert mtactl("config", "check", with_certificate(tmp_path, ours.certificate, ours.key)).exit_code == 0
+    missing, text = tmp_path / "missing.pem", tmp_path / "text.pem"
+    text.write_text("no certificate")
+    for certificate, key, reason in (
+        (missing, ours.key, f"tls.certificate: {missing}: No such file or directory"),
+        (text, ours.key, f"tls.certificate: {text} is not a certificate in PEM form"),
+        (ours.certificate, missing, f"tls.private_key: {missing}: No such file or directory"),
+        (ours.certificate, other.key, f"tls.private_key: {other.key} is not the unencrypted PEM key of"),
+    ):
+        file = with_certificate(tmp_path, certificate, key)
+        result = mtactl("config", "check", file)
+        assert (result.exit_code, result.stdout) == (78, "")
+        assert result.stderr.startswith(f"{file}: {reason}")
+
+
+def test_check_certificate_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that only the server's user may read can't be checked, which is worth a warning."""
+    ours = certificates.make(tmp_path)
+
+    def locked(path: str, *arguments: Any) -> Any:
+        if path == str(ours.key):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open(path, *arguments)
+
+    monkeypatch.setattr(policy, "open", locked, raising=False)
+    result = mtactl("config", "check", with_certificate(tmp_path, ours.certificate, ours.key))
+    assert result.exit_code == 0
+    assert f"warning: tls.private_key: {ours.key}: Permission denied: it was not checked" in result.stderr
 
 
 @pytest.mark.parametrize("before", [True, False])
