@@ -41,8 +41,8 @@ _ADVICE = {
     "2.3": "The message is too large for the recipient's mailbox. Please send less at once.",
     "4": "The recipient's mail server could not be reached. Please check the part of the address behind the @, or try "
     "again later.",
-    "4.6": "The message came by the same servers again and again. Please tell the postmaster of the recipient's "
-    "domain.",
+    "4.6": "The mail servers for the recipient's domain are set up so that the message can't get there. Please tell "
+    "the postmaster of that domain.",
     "4.7": "Delivery was tried until {at}. Please send the message again if it still matters, or reach the recipient "
     "another way.",
     "6": "The recipient's mail server can't take a message of this form. Please send it as plain text, or with another "

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from dns.rdtypes.ANY.MX import MX
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
 
 from mtatwist.dns.hosts import Addresses, Hosts
 from mtatwist.dns.names import BadName, ascii_name, text_name
@@ -19,6 +20,8 @@ from mtatwist.relay.ourselves import Ourselves
 from mtatwist.smtp.reply import Reply
 from mtatwist.transports.dial import Target, split_next_hop
 from mtatwist.transports.failures import ConnectFailed
+
+_log = Logger()
 
 MAX_EXCHANGES = 10
 """Exchanges of a domain whose addresses are looked up."""
@@ -166,21 +169,45 @@ class Exchanges:
         ]
         if not targets and ours < 65536:
             _fail(554, "5.4.6", f"Mail for {domain} loops back to this server")
+        left_out = [
+            (exchange.host, address, why)
+            for exchange, addresses in found
+            for address in addresses.addresses
+            if (why := self._why_not(address))
+        ]
+        if left_out:
+            # For the administrator, who can allow loopback addresses with route.mx_loopback.
+            host, address, why = left_out[0]
+            _log.info("address_left_out", domain=domain, host=host, address=address, why=why, count=len(left_out))
         if not targets:
-            _fail(554, "5.4.6", f"No exchange of {domain} has an address that mail can be sent to")
+            raise ConnectFailed(Failure(Reply(554, "5.4.6", _no_usable(domain, left_out))))
         return targets[:MAX_TARGETS]
 
     def _allowed(self, addresses: Addresses) -> list[str]:
-        return [address for address in addresses.addresses if self._may_be_exchange(address)]
+        return [address for address in addresses.addresses if not self._why_not(address)]
 
-    def _may_be_exchange(self, text: str) -> bool:
-        """Can this be another host's address? Those of private networks can."""
+    def _why_not(self, text: str) -> str:
+        """Why this can't be another host's address; "" if it can. Those of private networks can."""
         address = ipaddress.ip_address(_unmapped(text))
         if address.is_loopback:
-            return self._loopback
-        if address.is_unspecified or address.is_multicast or address.is_link_local:
-            return False
-        return address.version == 6 or (address != _BROADCAST and address not in _THIS_NETWORK)
+            return "" if self._loopback else "a loopback address"
+        if address.is_unspecified:
+            return "the unspecified address"
+        if address.is_multicast:
+            return "a multicast address"
+        if address.is_link_local:
+            return "a link-local address"
+        if address == _BROADCAST or (address.version == 4 and address in _THIS_NETWORK):
+            return "no host's address"
+        return ""
+
+
+def _no_usable(domain: str, left_out: Sequence[tuple[str, str, str]]) -> str:
+    words = f"No exchange of {domain} has an address that mail can be sent to"
+    if not left_out:
+        return words
+    host, address, why = left_out[0]
+    return f"{words}: {address} is {why}" if host == address else f"{words}: {host} has {address}, {why}"
 
 
 def _unmapped(text: str) -> str:

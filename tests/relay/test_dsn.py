@@ -262,7 +262,7 @@ def test_the_status_is_of_the_class_of_the_action(kind: Kind, reply: Reply, stat
         ("5.2.2", "mailbox can't take the message"),
         ("5.3.4", "too large"),
         ("5.4.4", "could not be reached"),
-        ("5.4.6", "same servers again and again"),
+        ("5.4.6", "set up so that the message can't get there"),
         ("5.6.3", "message of this form"),
         ("5.6.7", "letters beyond ASCII"),
         ("5.7.1", "rule of its own"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from rigs.fake_dns import ONE, Rig, Zone, rcode, silent
+from twisted.logger import capturedLogs
 
 from mtatwist.envelope import Deferral, Failure
 from mtatwist.relay.mx import MAX_EXCHANGES, MAX_TARGETS, Exchanges, SmartHosts
@@ -52,6 +53,12 @@ class Mx:
         result = self.rig.wait(self.rig.run(self.exchanges.targets(domain)))
         assert isinstance(result, ConnectFailed), result
         return type(result.outcome), result.outcome.reply.code, result.outcome.reply.enhanced
+
+    def words(self, domain: str) -> str:
+        """What the outcome says."""
+        result = self.rig.wait(self.rig.run(self.exchanges.targets(domain)))
+        assert isinstance(result, ConnectFailed), result
+        return result.outcome.reply.text
 
 
 NO_DOMAIN = (Failure, 550, "5.1.2")
@@ -233,6 +240,17 @@ def test_addresses_that_are_no_exchange(address: str) -> None:
     # The next exchange may do.
     mx.rig.network.udp[ONE].add("b.test A 192.0.2.1")  # type: ignore[attr-defined]
     assert mx.hosts("e.test") == ["b.test"]
+
+
+def test_an_address_that_is_no_exchange_is_named() -> None:
+    """In the DSN, so that the postmaster over there can mend it, and in our log."""
+    with capturedLogs() as events:
+        mx = Mx("d.test MX 10 a.test.", "a.test A 127.0.0.1")
+        assert mx.words("d.test").endswith("can be sent to: a.test has 127.0.0.1, a loopback address")
+        assert mx.words("[169.254.1.1]").endswith("can be sent to: 169.254.1.1 is a link-local address")
+    (event, _) = [event for event in events if event["log_format"] == "address_left_out"]
+    assert (event["domain"], event["host"], event["address"]) == ("d.test", "a.test", "127.0.0.1")
+    assert (event["why"], event["count"]) == ("a loopback address", 1)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fd00::1"])
