@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -20,6 +19,7 @@ from zope.interface import implementer
 
 from mtatwist.output import Output
 from mtatwist.smtp.reply import Reply, split_enhanced
+from mtatwist.transports.reasons import why_lost
 
 MAX_LINE = 2048
 """Octets of a reply line; 512 by RFC 5321 §4.5.3.1.5, and some servers explain themselves at length."""
@@ -123,8 +123,7 @@ class SmtpWire(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Whoever waits is told."""
         self.left = self.left or not self.broken
-        why = "connection lost" if reason.check(ConnectionDone) else f"connection lost: {reason.getErrorMessage()}"
-        self._broke(self._farewell or why)
+        self._broke(self._farewell or why_lost(reason.value, self.transport))
         gone, self.gone = self.gone, Deferred()
         gone.callback(None)
 

@@ -18,6 +18,7 @@ from mtatwist.transports.client import SmtpWire
 from mtatwist.transports.delivery import SmtpDelivery
 from mtatwist.transports.dial import Target, dial, direct
 from mtatwist.transports.failures import ConnectFailed
+from mtatwist.transports.reasons import why_not_connected
 from mtatwist.transports.session import ClientTimeouts, Opening, Session, TlsFailed
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class SmtpTransport:
         except (CancelledError, ConnectingCancelledError):
             raise CancelledError from None
         except Exception as error:
-            why = f"Cannot connect to {target.name}: {str(error) or type(error).__name__}"
+            why = f"Cannot connect to {target.name}: {why_not_connected(error)}"
             raise ConnectFailed(Deferral(Reply(451, "4.4.1", why))) from None
 
 
