@@ -195,7 +195,7 @@ def test_next_hop(raw: str, transport: str, expected: str) -> None:
     ("raw", "transport", "reason"),
     [
         ("::1", "smtp", '"[::1]:25"'),
-        ("mx.example.org:smtp", "smtp", '"host:port"'),
+        ("mx.example.org:smtp", "smtp", '"smtp" is no number'),
         ("mx.example.org:0", "smtp", "1 to 65535"),
         ("mx.example.org:65536", "smtp", "1 to 65535"),
         ("[mx]:25", "smtp", "not an IP address"),

@@ -148,8 +148,14 @@ def parse_host_port(raw: object, default_port: int) -> tuple[str, int]:
     except ValueError:
         pass
     else:
-        raise ValueError(f'{quoted(raw)} is ambiguous: write "[{text}]:{default_port}"')
+        raise ValueError(f"{quoted(raw)} is ambiguous: write {_in_brackets(text, default_port)}")
     match = _HOST_PORT.fullmatch(text)
+    named = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]+):([^:\[\]]*)", text)
+    if match is None and named:
+        raise ValueError(
+            f"{quoted(raw)} has no valid port: {quoted(named[2])} is no number, write one from 1 to 65535, "
+            f'such as "{named[1]}:{default_port}"'
+        )
     if match is None:
         raise ValueError(
             f'{quoted(raw)} is not a host and port: write "host:port" or "[v6]:port", '
@@ -169,6 +175,19 @@ def parse_host_port(raw: object, default_port: int) -> tuple[str, int]:
     # Container networks give their services names with underscores.
     parse_domain(host.replace("_", "x"))
     return host.lower(), port
+
+
+def _in_brackets(text: str, default_port: int) -> str:
+    """How an IPv6 address without brackets may have been meant: its last group may be a port."""
+    whole = f'"[{text}]:{default_port}"'
+    address, _, port = text.rpartition(":")
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return whole
+    if not port.isdecimal():
+        return whole
+    return f'"[{address}]:{port}", or {whole} if all of it is the address'
 
 
 def parse_ip_address(raw: object) -> str:
