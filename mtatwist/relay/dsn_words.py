@@ -78,6 +78,8 @@ def _about(dsn: Dsn, notice: Notice) -> Iterator[str]:
         yield from _wrap(f"{host} said: {said}" if host else said, "    ")
     elif host:
         yield from _wrap(f"{host} took it: {said}", "    ")
+    elif kind is Kind.DELIVERED:
+        yield "    It was delivered to the mailbox."
     if kind is Kind.FAILED:
         detail = status(kind, notice).partition(".")[2]
         advice = _ADVICE.get(detail) or _ADVICE.get(detail.partition(".")[0])

@@ -216,6 +216,7 @@ def test_a_success_in_a_mailbox_here_names_no_other_server() -> None:
     read = Read(notice(reply=Reply(250, "2.0.0", "Delivered to the mailbox"), host=""), kind=Kind.DELIVERED)
     assert read.groups[1]["Remote-MTA"] is None
     assert "took it" not in read.text
+    assert ">: It was delivered to the mailbox." in read.sentences()
 
 
 @pytest.mark.parametrize(
