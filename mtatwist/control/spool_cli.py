@@ -85,7 +85,8 @@ def spool_group(
         """Write every message that can be read into the directory TO, and change nothing in the spool.
 
         ID.eml is the message, octet for octet; ID.json says who it is from, who it is for and what became of that.
-        Files that exist are left as they are. The exit code is 65 when something could not be written.
+        Files that exist are left as they are; messages that are already there count apart. The exit code is 65 when
+        something could not be written.
         """
         say = say_as(context)
         with _held(context, say, directory(context, data_dir, config)) as path:
@@ -158,15 +159,18 @@ def _tell(context: click.Context, say: Say, path: Path, findings: Findings, done
         say({"level": "lost", "reason": loss}, f"lost: {loss}")
     for note in findings.notes:
         say({"level": "note", "reason": note}, note)
+    there = findings.already_there
     say(
         {
             "level": done,
             "data_dir": str(path),
             "messages": findings.messages,
             "recipients": findings.recipients,
+            "already_there": there,
             "lost": len(findings.lost),
         },
-        f"{path}: {done} {findings.messages} messages with {findings.recipients} recipients",
+        f"{path}: {done} {findings.messages} messages with {findings.recipients} recipients"
+        + (f"; {there} more are already there" if there else ""),
     )
     if findings.lost:
         context.exit(os.EX_DATAERR)

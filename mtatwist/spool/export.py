@@ -25,7 +25,8 @@ _SALVAGED = ".salvaged.sqlite"
 def export(data_dir: Path, to: Path) -> Findings:
     """Write ID.eml (the message, octet for octet) and ID.json (envelope and recipients) for each message into ``to``.
 
-    Existing files are left alone. Raises SchemaTooNew, OSError, apsw.Error.
+    Existing files are left alone: the same message is already there, another one is in the way. Raises SchemaTooNew,
+    OSError, apsw.Error.
     """
     findings = Findings()
     to.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,20 +87,43 @@ def _write(
     if not recipients:
         findings.lost.append(f"message {name}: its recipients are lost")
     facts = {"id": name, **message, "recipients": recipients}
+    envelope = BytesIO(json.dumps(facts, ensure_ascii=False, indent=1).encode() + b"\n")
+    eml, about = to / f"{name}.eml", to / f"{name}.json"
     try:
         with BytesIO(body) if body is not None else (data_dir / "bodies" / name).open("rb") as source:
-            written = _new_file(to / f"{name}.eml", source)
+            written, is_new = _keep(eml, source)
+        if written is None:
+            findings.lost.append(f"message {name}: {eml} exists, is another message, and was left as it is")
+            return
         if written != size:
             findings.lost.append(f"message {name}: its body has {written} octets instead of {size}")
-        _new_file(to / f"{name}.json", BytesIO(json.dumps(facts, ensure_ascii=False, indent=1).encode() + b"\n"))
-    except FileExistsError as error:
-        findings.lost.append(f"message {name}: {error.filename} exists, and was left as it is")
     except FileNotFoundError:
         findings.lost.append(f"message {name}: its body's file is missing")
-        _new_file(to / f"{name}.json", BytesIO(json.dumps(facts, ensure_ascii=False, indent=1).encode() + b"\n"))
-    else:
+        _keep(about, envelope)
+        return
+    if _keep(about, envelope)[0] is None:
+        findings.notes.append(f"message {name}: {about} is of an earlier export, and was left as it is")
+    if is_new:
         findings.messages += 1
         findings.recipients += len(recipients)
+    else:
+        findings.already_there += 1
+
+
+def _keep(path: Path, source: IO[bytes]) -> tuple[int | None, bool]:
+    """Make it a file unless there is one. Gives its size, None if a file has other content; and if it is new."""
+    try:
+        return _new_file(path, source), True
+    except FileExistsError:
+        with path.open("rb") as there:
+            size = 0
+            while True:
+                ours, theirs = source.read(1 << 20), there.read(1 << 20)
+                if ours != theirs:
+                    return None, False
+                if not ours:
+                    return size, False
+                size += len(ours)
 
 
 def _new_file(path: Path, source: IO[bytes]) -> int:

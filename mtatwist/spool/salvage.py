@@ -26,10 +26,11 @@ _RECIPIENT = (int, int, str, str, str, str, int, int, float, int, int, str, str,
 
 @dataclasses.dataclass
 class Findings:
-    """What was found, and what was not: a line for each loss."""
+    """What was found, and what was not: a line for each loss. ``already_there``: messages an earlier export wrote."""
 
     messages: int = 0
     recipients: int = 0
+    already_there: int = 0
     lost: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 

@@ -216,6 +216,25 @@ def test_what_can_be_read_of_a_damaged_spool_is_exported(spool: tuple[Path, dict
     assert content(data_dir) == before
 
 
+def test_a_second_export_finds_all_already_there(spool: tuple[Path, dict[int, Kept]], tmp_path: Path) -> None:
+    data_dir, kept = spool
+    to = tmp_path / "to"
+    assert mtactl("spool", "export", to, "--data-dir", data_dir).exit_code == 0
+    (to / f"{queue_id(next(iter(kept)))}.eml").unlink()
+    old = to / f"{queue_id(list(kept)[1])}.json"
+    old.write_text(text := old.read_text().replace("Try again", "Try later"))
+    before = {file.name for file in to.iterdir()}
+    result = mtactl("spool", "export", to, "--data-dir", data_dir)
+    assert result.exit_code == 0, result.output
+    assert "lost" not in result.stdout
+    assert "exported 1 messages" in result.stdout
+    assert f"; {len(kept) - 1} more are already there" in result.stdout
+    assert f"{old} is of an earlier export" in result.stdout
+    assert old.read_text() == text
+    assert exported(to) == set(kept)
+    assert len({file.name for file in to.iterdir()}) == len(before) + 1
+
+
 def test_an_export_overwrites_nothing(spool: tuple[Path, dict[int, Kept]], tmp_path: Path) -> None:
     data_dir, kept = spool
     to = tmp_path / "to"
