@@ -40,7 +40,18 @@ def share_out(sessions: int, deliveries: int, listeners: int) -> Shares:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return shares(wanted if soft == resource.RLIM_INFINITY else soft, sessions, deliveries, listeners)
+    there_are = shares(wanted if soft == resource.RLIM_INFINITY else soft, sessions, deliveries, listeners)
+    if there_are != (sessions, deliveries):
+        _log.info(
+            "descriptors_limit",
+            limit=soft,
+            wanted=wanted,
+            sessions=there_are.sessions,
+            sessions_configured=sessions,
+            deliveries=there_are.deliveries,
+            deliveries_configured=deliveries,
+        )
+    return there_are
 
 
 def shares(limit: int, sessions: int, deliveries: int, listeners: int) -> Shares:

@@ -57,11 +57,16 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def has_room_for(self, address: str) -> bool:
-        """May one more session from ``address`` begin? Addresses of unix sockets ("") count only in all."""
+    def limit_for(self, address: str) -> tuple[str, int] | None:
+        """The limit that keeps one more session from ``address`` out, and its value; None if there is room.
+
+        Addresses of unix sockets ("") count only in all.
+        """
         if len(self._open) >= self._connections:
-            return False
-        return not address or self._by_address[address] < self._per_address
+            return "limits.connections", self._connections
+        if address and self._by_address[address] >= self._per_address:
+            return "limits.connections_per_address", self._per_address
+        return None
 
     def add(self, protocol: Connection) -> None:
         """A session began."""
@@ -177,12 +182,14 @@ class ReceiveFactory(smtp.SMTPFactory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """A session, or a polite word when there are too many."""
         peer, trusted = self._judge(getattr(addr, "host", ""))
-        if self._sessions.stopping or not self._sessions.has_room_for(peer):
+        limit = self._sessions.limit_for(peer)
+        if self._sessions.stopping or limit:
             self._metrics.sessions_refused.value += 1
-            _log.info("session_refused", peer=peer)
-            return Turned(
-                SHUTDOWN if self._sessions.stopping else TOO_MANY_CONNECTIONS, self._clock, self._sessions.turned
-            )
+            if self._sessions.stopping or not limit:
+                _log.info("session_refused", peer=peer, why="stopping")
+                return Turned(SHUTDOWN, self._clock, self._sessions.turned)
+            _log.info("session_refused", peer=peer, limit=limit[0], value=limit[1])
+            return Turned(TOO_MANY_CONNECTIONS, self._clock, self._sessions.turned)
         protocol = ReceiveProtocol(
             Session(secrets.token_hex(6), self._role, peer, trusted),
             limits=self._limits,

@@ -39,6 +39,10 @@ def test_a_crowd_is_told_that_there_is_no_room(make_mta: MakeMta, sink: Sink) ->
             assert set(codes) == {"220", "421"}
             assert codes["220"] == shares(100, 1000, 500, 1).sessions
             wait_until(lambda: len(logged(mta, "session_refused")) == codes["421"], 10, "each is logged")
+            (few,) = logged(mta, "descriptors_limit")
+            assert (few["limit"], few["sessions"], few["sessions_configured"]) == (100, codes["220"], 1000)
+            refused = logged(mta, "session_refused")[0]
+            assert (refused["limit"], refused["value"]) == ("limits.connections", codes["220"])
             # Those who are in can work, all of them at once, with large messages.
             wire = b"MAIL FROM:<a@client.test>\r\nRCPT TO:<b@sink.test>\r\nDATA\r\n" + LARGE + b".\r\nQUIT\r\n"
             guests = crowd.with_code("220")

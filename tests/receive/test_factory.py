@@ -11,6 +11,7 @@ from dialogue_servers import make_wire
 from receive.whole import Whole
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.connection import Limits, Timeouts
@@ -62,6 +63,21 @@ def test_an_address_has_so_many_sessions_and_no_more() -> None:
     assert rig.metrics.sessions_refused.value == 2
     first.connectionLost()
     assert rig.connect("192.0.2.1")[1].startswith("220 ")
+
+
+def test_the_log_names_the_limit_that_keeps_a_session_out() -> None:
+    rig = Rig()
+    with capturedLogs() as events:
+        for host in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
+            rig.connect(host)
+        rig.sessions.stopping = True
+        rig.connect("192.0.2.1")
+    refused = [event for event in events if event["log_format"] == "session_refused"]
+    assert [(event["peer"], event.get("limit"), event.get("value"), event.get("why")) for event in refused] == [
+        ("192.0.2.1", "limits.connections_per_address", 2, None),
+        ("192.0.2.3", "limits.connections", 3, None),
+        ("192.0.2.1", None, None, "stopping"),
+    ]
 
 
 def test_a_session_that_ends_twice_is_counted_once() -> None:
