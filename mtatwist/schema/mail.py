@@ -273,8 +273,8 @@ class Spool:
     minimum_free: int = key(
         v.SIZE,
         "100MiB",
-        'Mail is refused with 452 while the disk of "server.data_dir" has less room than this, or than twice the message '
-        "and 32 MiB for the database's log, whichever is more.",
+        'Mail is refused with 452 while the disk of "server.data_dir" has less room than this, or than twice the '
+        "message and 32 MiB for the database's log, whichever is more.",
     )
     ballast: int = key(
         v.SIZE_OR_ZERO,
