@@ -20,6 +20,7 @@ from mtatwist.config import VALIDATOR_NAMES, Config, ConfigError, Limits, Route,
 from mtatwist.schema import Entry
 from mtatwist.schema.declare import Key
 from mtatwist.validators import REGISTRY
+from mtatwist.values import names
 from mtatwist.values.base import Context, toml_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -460,14 +461,18 @@ def test_literal_secret(tmp_path: Path) -> None:
             written({}) + '[[route]]\ndomain = "example.org"\ntransport = "smtp"\nnext_hop = "mx"\n',
             "route[1] is never used: route[0]",
         ),
-        (
-            written({"listen.endpoint": '"onion:25"', "relay.networks": '["127.0.0.0/8"]'}),
-            "clients of listen[0], an onion service",
-        ),
     ],
 )
 def test_warning(text: str, words: str, tmp_path: Path) -> None:
     """What works, but not as one may think, is said at start."""
+    assert [warning for warning in configure(tmp_path, text).warnings if words in warning]
+
+
+def test_clients_of_an_onion_service_come_from_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever trusts loopback would trust all of them."""
+    monkeypatch.setattr(names, "_types_of_plugins", lambda: frozenset({"onion"}))
+    text = written({"listen.endpoint": '"onion:25"', "relay.networks": '["127.0.0.0/8"]'})
+    words = "clients of listen[0], an onion service"
     assert [warning for warning in configure(tmp_path, text).warnings if words in warning]
 
 

@@ -62,7 +62,6 @@ MIB = 1024 * 1024
         (names.parse_endpoint, "tcp:interface=192.0.2.1:port=0", "tcp:interface=192.0.2.1:port=0"),
         (names.parse_endpoint, "unix:/run/mta.sock:mode=600", "unix:/run/mta.sock:mode=600"),
         (names.parse_endpoint, "systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
-        (names.parse_endpoint, "onion:25", "onion:25"),
         (names.parse_route_domain, "*", "*"),
         (names.parse_route_domain, "*.Example.org", "*.example.org"),
         (strings.parse_delimiter, "", ""),
@@ -352,3 +351,11 @@ def test_paths_start_where_told(tmp_path: Path) -> None:
 def test_toml_text_is_toml(text: str) -> None:
     """Any string can be written as TOML."""
     assert tomllib.loads(f"key = {toml_text(text)}")["key"] == text
+
+
+def test_a_type_of_a_plugin_is_good_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_types_of_plugins", lambda: ["onion"])
+    assert names.parse_endpoint("onion:25") == "onion:25"
+    monkeypatch.setattr(names, "_types_of_plugins", list)
+    with pytest.raises(ValueError, match="needs the package txtorcon: install it"):
+        names.parse_endpoint("onion:25")

@@ -109,6 +109,8 @@ def parse_endpoint(raw: object) -> str:
     if kind not in _ENDPOINT_TYPES:
         installed = sorted({*_ENDPOINT_TYPES, *_types_of_plugins()})
         if kind not in installed:
+            if kind == "onion":
+                raise ValueError(f"{quoted(raw)} needs the package txtorcon: install it")
             close = nearest(kind, installed)
             cure = f"did you mean {quoted(f'{close}:{arguments}')}?" if close else f"write {any_of(installed)}"
             raise ValueError(f"{quoted(raw)} is not an endpoint: no plugin provides the type {quoted(kind)}; {cure}")

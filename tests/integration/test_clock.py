@@ -85,6 +85,8 @@ def test_deferred_mail_does_not_notice(make_mta: MakeMta, tmp_path: Path, jump: 
             wait_for_attempts(mta, 1, "c@down.test")
             sink.policy = busy_for("b@sink.test")
             assert sink.wait_for(1, 30)[0].forward_paths == ("a@sink.test",)
+            # Or the crash would have it delivered again.
+            wait_until(lambda: mta.queued() == 2, 10, "the delivery is recorded")
             wait_until(lambda: ahead(mta) == pytest.approx(-JUMPS[jump].total_seconds(), abs=2), 10, "it is kept")
             assert logged(mta, "failed") == []
             mta.kill()
