@@ -103,6 +103,10 @@ class Envelope:
     user: str = ""
 
 
+COUNTER_BITS = 40
+"""A queue number is the spool's run and, below it, this many bits that count within the run."""
+
+
 def queue_id(number: int) -> str:
     """The name of message ``number``, as the 250, the Received header, the log and mtactl spell it."""
     return f"{number:014X}"

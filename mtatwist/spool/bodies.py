@@ -68,13 +68,19 @@ class BodyFiles:
             self.file(number).unlink(missing_ok=True)
 
     def numbers(self) -> list[int]:
-        """The messages that have a file here; names that are no queue id are passed over."""
-        found = []
-        for name in os.listdir(self.path):
-            try:
-                number = int(name, 16)
-            except ValueError:
-                continue
-            if queue_id(number) == name:
-                found.append(number)
-        return found
+        """The messages that have a file here (in a thread)."""
+        return body_numbers(self.path)
+
+
+def body_numbers(bodies: Path) -> list[int]:
+    """The messages that have a file in ``bodies``, if there is such a directory; names that are no queue id are
+    passed over."""
+    found = []
+    for path in bodies.iterdir() if bodies.is_dir() else ():
+        try:
+            number = int(path.name, 16)
+        except ValueError:
+            continue
+        if queue_id(number) == path.name:
+            found.append(number)
+    return found

@@ -10,7 +10,7 @@ import apsw
 
 from mtatwist.envelope import State, queue_id
 from mtatwist.spool import check, schema
-from mtatwist.spool.salvage import body_numbers
+from mtatwist.spool.bodies import body_numbers
 from mtatwist.store.trouble import Damaged
 
 PROBLEMS = 100
@@ -49,8 +49,7 @@ def _pages(connection: apsw.Connection, _: Path) -> Iterator[str]:
 
 def _layout(connection: apsw.Connection, _: Path) -> Iterator[str]:
     version: Any = connection.execute("PRAGMA user_version").fetchall()[0][0]
-    if version > schema.VERSION:
-        raise schema.SchemaTooNew(f"the spool has schema version {version}, this mtatwist knows {schema.VERSION}")
+    schema.refuse_newer(version)
     if version == schema.VERSION:
         check.layout(connection)
     elif version == 0:

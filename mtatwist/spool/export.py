@@ -16,6 +16,7 @@ import apsw
 from mtatwist.envelope import State, queue_id
 from mtatwist.spool.examine import read_only
 from mtatwist.spool.salvage import Findings, salvage
+from mtatwist.spool.schema import columns
 from mtatwist.store.datadir import sync_directory
 from mtatwist.store.trouble import trouble_of
 
@@ -55,22 +56,18 @@ def _whole(database: Path) -> bool:
     try:
         with closing(read_only(database)) as connection:
             said: Any = connection.execute("PRAGMA integrity_check(1)").fetchall()
-            return bool(said[0][0] == "ok") and bool(_columns(connection, "message"))
+            return bool(said[0][0] == "ok") and bool(columns(connection, "message"))
     except apsw.Error as error:
         if trouble_of(error) is None:
             raise
         return False
 
 
-def _columns(connection: apsw.Connection, table: str) -> list[str]:
-    return [str(name) for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
-
-
 def _messages(connection: apsw.Connection) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Each message, with its recipients."""
-    columns, of_recipients = _columns(connection, "message"), _columns(connection, "recipient")
-    for row in connection.execute(f"SELECT {','.join(columns)} FROM message ORDER BY number"):
-        message = dict(zip(columns, row, strict=True))
+    of_messages, of_recipients = columns(connection, "message"), columns(connection, "recipient")
+    for row in connection.execute(f"SELECT {','.join(of_messages)} FROM message ORDER BY number"):
+        message = dict(zip(of_messages, row, strict=True))
         recipients = connection.execute(
             f"SELECT {','.join(of_recipients)} FROM recipient WHERE number=? ORDER BY idx", (message["number"],)
         )

@@ -10,12 +10,10 @@ from typing import Any
 
 import apsw
 
-from mtatwist.envelope import State, queue_id
+from mtatwist.envelope import COUNTER_BITS, State
 from mtatwist.spool import schema
+from mtatwist.spool.bodies import body_numbers
 from mtatwist.spool.pages import Pages, Row
-
-NUMBER_BITS = 40
-"""A queue number is that of its run, and below it this many bits."""
 
 UNKNOWN_RUNS = 1000
 """Runs that are passed over when the number of the last one is lost, so that no queue id is used twice."""
@@ -47,8 +45,8 @@ def salvage(data_dir: Path, target: Path) -> Findings:
     findings = Findings()
     with closing(Pages(data_dir / "spool.sqlite", data_dir / "spool.sqlite-wal")) as pages:
         version = pages.version if pages.version > 0 else schema.VERSION
-        if version > schema.VERSION and pages.has_header:
-            raise schema.SchemaTooNew(f"the spool has schema version {version}, this mtatwist knows {schema.VERSION}")
+        if pages.has_header:
+            schema.refuse_newer(version)
         if not pages.knows_free:
             findings.notes.append(
                 "the list of free pages can't be read: messages that had been delivered may be delivered again"
@@ -64,10 +62,7 @@ def salvage(data_dir: Path, target: Path) -> Findings:
 
 
 def _copy(pages: Pages, new: apsw.Connection, findings: Findings) -> None:
-    columns = {
-        table: [name for _, name, *_ in new.execute(f"PRAGMA table_info({table})")]
-        for table in ("message", "recipient")
-    }
+    columns = {table: schema.columns(new, table) for table in ("message", "recipient")}
     broken = 0
     for row in pages.rows():
         if row is None:
@@ -121,7 +116,7 @@ def _number_runs(pages: Pages, new: apsw.Connection, bodies: Path, findings: Fin
             "SELECT max(number) FROM (SELECT number FROM message UNION SELECT number FROM recipient)"
         )
         numbers = [number for ((number),) in rows.fetchall() if number is not None] + body_numbers(bodies)
-        runs = [(max(numbers, default=0) >> NUMBER_BITS) + UNKNOWN_RUNS]
+        runs = [(max(numbers, default=0) >> COUNTER_BITS) + UNKNOWN_RUNS]
         findings.notes.append(f"the number of the last run can't be read: {runs[0]} is taken")
     new.execute("INSERT INTO run VALUES (?)", (max(runs),))
     for row in _small(pages, roots.get("clock", 0), 1):
@@ -136,16 +131,3 @@ def _small(pages: Pages, number: Any, columns: int) -> Iterator[Row]:
         for row in pages.rows_on(number):
             if row is not None and len(row.values) >= columns:
                 yield row
-
-
-def body_numbers(bodies: Path) -> list[int]:
-    """The messages that have a file in ``bodies``."""
-    found = []
-    for path in bodies.iterdir() if bodies.is_dir() else ():
-        try:
-            number = int(path.name, 16)
-        except ValueError:
-            continue
-        if queue_id(number) == path.name:
-            found.append(number)
-    return found

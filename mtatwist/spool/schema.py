@@ -83,16 +83,26 @@ WAL_LIMIT = 32 * 1024 * 1024
 """Octets the WAL file keeps after a checkpoint."""
 
 
+def refuse_newer(version: int) -> None:
+    """Raises SchemaTooNew if a newer mtatwist wrote ``version``."""
+    if version > VERSION:
+        raise SchemaTooNew(
+            f"the spool has schema version {version}, this mtatwist knows {VERSION}: run the newer mtatwist again"
+        )
+
+
+def columns(connection: apsw.Connection, table: str) -> list[str]:
+    """The names of a table's columns, in order; none when there is no such table. Raises apsw.Error."""
+    return [str(name) for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+
+
 def migrate(connection: apsw.Connection, to: int | None = None) -> None:
     """Bring the database to VERSION, in one transaction a step. Raises SchemaTooNew, apsw.Error.
 
     ``to``: an older version, to make a database as one was.
     """
     (version,) = next(connection.execute("PRAGMA user_version"))
-    if version > VERSION:
-        raise SchemaTooNew(
-            f"the spool has schema version {version}, this mtatwist knows {VERSION}: run the newer mtatwist again"
-        )
+    refuse_newer(version)
     while version < (VERSION if to is None else to):
         with connection:
             connection.execute(_MIGRATIONS[version])

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mtatwist.envelope import Envelope, Message, Settled
+from mtatwist.envelope import COUNTER_BITS, Envelope, Message, Settled
 from mtatwist.interfaces import ISpool
 from mtatwist.spool import check, due, schema, times
 from mtatwist.spool.ballast import Ballast
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 _log = Logger()
 
 T = TypeVar("T")
-
-COUNTER_BITS = 40
-"""A queue number is the run's number and, below it, this many bits that count within the run."""
 
 
 @implementer(ISpool)

@@ -108,12 +108,13 @@ class SpoolWriter:
         self._holds += octets
         self._held.octets += octets
         most = IN_ROW if self._held.octets <= HELD_LIMIT else self._held.little()
-        if (self._size <= most and not self._in_file) or (self._in_file and self._waiting < min(WRITE_SIZE, most)):
+        ahead = min(WRITE_SIZE, most)
+        if self._waiting < ahead if self._in_file else self._size <= most:
             return None
         if self._task is None:
             self._flush()
             return None
-        return self._task_done().addCallback(self._flush_waiting) if self._waiting >= min(WRITE_SIZE, most) else None
+        return self._task_done().addCallback(self._flush_waiting) if self._waiting >= ahead else None
 
     def commit(self) -> Deferred[Message]:
         """Fires with the message once it is on stable storage, claimed by this run."""

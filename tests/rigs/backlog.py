@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from mtatwist.envelope import Envelope, Recipient
+from mtatwist.envelope import COUNTER_BITS, Envelope, Recipient
 from mtatwist.spool import schema
 from mtatwist.spool.bodies import BodyFiles
 from mtatwist.spool.due import Claims
-from mtatwist.spool.sqlite import COUNTER_BITS
 from mtatwist.spool.tables import Tables
 
 #: Messages inserted at once.
