@@ -18,10 +18,10 @@ FLOORS = (
     ("tap",),
     ("receive", "relay", "control", "health", "metrics.push"),
     ("validators", "auth", "spool", "transports", "tls", "dns"),
-    ("store", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", "descriptors"),
+    ("store", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", "descriptors"),
     ("smtp",),
 )
-SHARED = ("envelope", "transaction", "interfaces", "log", "metrics.instruments", "output")
+SHARED = ("domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output")
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "schema", "values")

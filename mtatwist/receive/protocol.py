@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import idna
 from twisted.cred.credentials import Anonymous
 from twisted.cred.error import LoginFailed, UnhandledCredentials
 from twisted.internet.defer import Deferred
@@ -19,6 +18,7 @@ from twisted.logger import Logger
 from twisted.mail import smtp
 from twisted.python.failure import Failure
 
+from mtatwist.domain import wire_domain
 from mtatwist.envelope import Recipient
 from mtatwist.interfaces import IMessageStream
 from mtatwist.receive.adapter import StreamedDelivery
@@ -201,7 +201,7 @@ class ReceiveProtocol(ContentConnection):
             raise command.CommandError(Reply(501, "5.1.3", "Bad address: a recipient can't be empty"))
         text = str(address)
         self._check_characters(text, transaction)
-        recipient = Recipient(0, text, _wire_domain(address.domain), parameters=parameters)
+        recipient = Recipient(0, text, _routed_domain(address.domain), parameters=parameters)
         self._judge(self._stream.rcpt(transaction, recipient), self.answer, reply.RECIPIENT_OK)
 
     @staticmethod
@@ -279,13 +279,11 @@ class ReceiveProtocol(ContentConnection):
         self._stream = self.delivery = None
 
 
-def _wire_domain(domain: str) -> str:
-    """As routes and the DNS know it: lower case, A-labels (RFC 5890 §2.3.2.1). Raises CommandError."""
-    if domain.isascii():
-        return domain.lower()
+def _routed_domain(domain: str) -> str:
+    """As routes know it. Raises CommandError."""
     try:
-        return idna.encode(domain, uts46=True).decode("ascii").lower()
-    except idna.IDNAError:
+        return wire_domain(domain)
+    except ValueError:
         raise command.CommandError(Reply(501, "5.1.3", "Bad address: not a valid domain")) from None
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import NamedTuple
 
-import idna
-
+from mtatwist.domain import wire_domain
 from mtatwist.envelope import Envelope, Message, Recipient
 from mtatwist.relay.dsn_fields import delivery_status, fields, one_line
 from mtatwist.relay.dsn_words import SUBJECTS, words
@@ -126,12 +125,10 @@ def sender(reverse_path: str) -> str:
 
 def _a_labels(domain: str) -> str:
     """A domain as routes know it; as it stands if it can't be a name of the DNS."""
-    if not domain.isascii():
-        try:
-            return idna.encode(domain, uts46=True).decode("ascii").lower()
-        except idna.IDNAError:
-            pass
-    return domain.lower()
+    try:
+        return wire_domain(domain)
+    except ValueError:
+        return domain.lower()
 
 
 def _part(content_type: str, eight_bit: bool) -> str:

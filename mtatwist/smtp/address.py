@@ -17,7 +17,6 @@ _QUOTED = r'"(?:[^\x00-\x1f\x7f"\\]|\\[ -~])*"'
 _LABEL = r"[^\x00-/:-@\[-^`{-\x7f][^\x00-,./:-@\[-^`{-\x7f]{0,62}(?<!-)"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Za-z0-9.:-]{{1,100}}\])"
 _SOURCE_ROUTE = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
-_MAILBOX = re.compile(rf"({_DOT_STRING}|{_QUOTED})@({_DOMAIN})")
 _PATH = re.compile(
     rf" *(?:<{_SOURCE_ROUTE}({_DOT_STRING}|{_QUOTED})@({_DOMAIN})>|({_DOT_STRING}|{_QUOTED})@({_DOMAIN})|<([Pp][Oo]"
     rf"[Ss][Tt][Mm][Aa][Ss][Tt][Ee][Rr])>|(<>))(?: +(.*))?"
@@ -80,14 +79,6 @@ def parse_path(text: str) -> tuple[Address, str]:
     if postmaster is not None:
         return Address(postmaster, ""), rest or ""
     return NULL, rest or ""
-
-
-def parse_mailbox(text: str) -> Address:
-    """Read ``local@domain``. Raises AddressError."""
-    match = _MAILBOX.fullmatch(text)
-    if match is None:
-        raise AddressError("not a valid address")
-    return _checked(match[1], match[2])
 
 
 def is_domain(text: str) -> bool:

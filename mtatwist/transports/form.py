@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import idna
-
+from mtatwist.domain import wire_domain
 from mtatwist.envelope import Message
 from mtatwist.smtp.downgrade import Level, Plan, Scan
 from mtatwist.smtp.header import MAX_HEADER, header_end
@@ -62,8 +61,8 @@ def _in_ascii(address: str) -> str | None:
     if not local.isascii():
         return None
     try:
-        return f"{local}{at}{idna.encode(domain, uts46=True).decode('ascii')}"
-    except idna.IDNAError:
+        return f"{local}{at}{wire_domain(domain)}"
+    except ValueError:
         return None
 
 
