@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -143,3 +143,27 @@ class IDelivery(Interface):
 
     def close() -> None:
         """End the connection, politely if it can."""
+
+
+class IEntry(Interface):
+    """What a search of the directory found."""
+
+    dn: str = Attribute("Its distinguished name.")
+    attributes: Mapping[str, Sequence[str]] = Attribute(
+        "The values of the attributes that were asked for, by their names in lower case; those it lacks are left out."
+    )
+
+
+class IDirectory(Interface):
+    """The LDAP directory, whichever of its servers answers."""
+
+    def search(filter: str, attributes: Sequence[str], limit: int = 2) -> Deferred[Sequence[IEntry]]:
+        """Up to ``limit`` entries below the base; more there are not looked at. Values in ``filter`` are escaped by
+        the caller. Fires with DirectoryTrouble when no server could tell in time."""
+
+    def bind(dn: str, password: str) -> Deferred[bool]:
+        """Is this the entry\'s password, and may it log in? Fires with DirectoryTrouble when no server could tell."""
+
+
+class DirectoryTrouble(Exception):
+    """The directory is away, too slow or broken; the message says which server and why, and no secret."""

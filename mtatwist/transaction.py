@@ -8,12 +8,24 @@ from mtatwist.envelope import Recipient
 from mtatwist.smtp.address import NULL, Address
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who may log in.
+
+    ``name``: who it is, in the form in which it is logged and counted. ``addresses``: what this account may send as,
+    local parts as they were written, domains in wire form (mtatwist.domain); nothing else.
+    """
+
+    name: str
+    addresses: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class Session:
     """What is known of one connection.
 
     ``trusted``: the peer's address is in [relay] networks. ``tls`` is "" in clear, else version and cipher.
-    ``peer`` is an IP address, or "" where the transport has none.
+    ``peer`` is an IP address, or "" where the transport has none. ``account`` is who has logged in.
     """
 
     id: str
@@ -23,7 +35,12 @@ class Session:
     helo: str = ""
     extended: bool = False
     tls: str = ""
-    user: str = ""
+    account: Account | None = None
+
+    @property
+    def user(self) -> str:
+        """The name of who has logged in, "" before that."""
+        return self.account.name if self.account else ""
 
     @property
     def protocol(self) -> str:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "mtatwist"
 FLOORS = (
     ("tap",),
     ("receive", "relay", "control", "health", "metrics.push"),
-    ("validators", "auth", "spool", "transports", "tls", "dns"),
+    ("validators", "auth", "directory", "recipients", "spool", "transports", "tls", "dns"),
     ("store", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", "descriptors"),
     ("smtp",),
 )

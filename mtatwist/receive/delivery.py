@@ -19,7 +19,7 @@ from mtatwist.receive.adapter import SpooledMessage, address
 from mtatwist.receive.received import received_field
 from mtatwist.smtp.address import DomainSet
 from mtatwist.smtp.reply import NO_ROOM, OUR_TROUBLE, TOO_MANY_RECIPIENTS, Reply
-from mtatwist.transaction import Session, Transaction
+from mtatwist.transaction import Account, Session, Transaction
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ISpoolWriter, Verdict
@@ -64,7 +64,10 @@ class Realm:
         if smtp.IMessageDelivery not in interfaces:
             raise NotImplementedError("this realm gives out message deliveries only")
         session = mind if mind is not None else Session(id="", role="mx", peer="")
-        session.user = "" if avatarId is ANONYMOUS else str(avatarId)
+        if avatarId is not ANONYMOUS:
+            # A checker of somebody else's only tells a name: it may send as that, if it is an address.
+            known = isinstance(avatarId, Account)
+            session.account = avatarId if known else Account(_text(avatarId), frozenset({_text(avatarId)}))
         return smtp.IMessageDelivery, Delivery(self._door, session), lambda: None
 
 
@@ -227,3 +230,7 @@ class Intake:
         _log.error("not_stored", session=self._transaction.session.id, error=failure.getErrorMessage())
         self._writer.abort()
         return OUR_TROUBLE
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)

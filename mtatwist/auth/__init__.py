@@ -1,0 +1,1 @@
+"""Who may log in: mechanisms, checkers of passwords, and the lockout before them."""

@@ -1,0 +1,50 @@
+"""What a login brings, and how a checker says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import LoginFailed
+from zope.interface import Attribute, implementer
+
+
+class ILogin(IUsernamePassword):
+    """A name and a password, and where they come from."""
+
+    user: str = Attribute("The name as the user gave it, prepared (RFC 8265); never empty.")
+    secret: str = Attribute("The password, prepared (RFC 8265); never empty.")
+    peer: str = Attribute('The client\'s IP address, or "".')
+    session: str = Attribute("The id of the session, for the log.")
+
+
+@implementer(ILogin)
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One try to log in. A checker of twisted.cred\'s that knows only names and passwords can use it, too."""
+
+    user: str
+    secret: str = field(repr=False)
+    peer: str = ""
+    session: str = ""
+
+    @property
+    def username(self) -> bytes:
+        """(IUsernamePassword)"""
+        return self.user.encode()
+
+    @property
+    def password(self) -> bytes:
+        """(IUsernamePassword)"""
+        return self.secret.encode()
+
+    def checkPassword(self, password: bytes) -> bool:
+        """(IUsernamePassword)"""
+        return password == self.password
+
+
+class AuthUnavailable(LoginFailed):
+    """Nobody can tell now whether this login is right: 454 4.7.0, and never a counted failure.
+
+    A wrong name or password is twisted.cred\'s UnauthorizedLogin, whatever is wrong with it.
+    """

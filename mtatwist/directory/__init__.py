@@ -1,0 +1,1 @@
+"""The LDAP directory: searches and binds in bounded threads, over several servers."""
