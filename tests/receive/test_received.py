@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtatwist.receive.received import received_field
-from mtatwist.transaction import Session
+from mtatwist.transaction import Account, Session
 
 
 def field(sole: str = "", **facts: object) -> str:
@@ -46,7 +46,7 @@ def test_several_recipients_do_not_hear_of_each_other() -> None:
     ],
 )
 def test_with_keywords(extended: bool, tls: str, user: str, keyword: str) -> None:
-    text = field(extended=extended, tls=tls, user=user)
+    text = field(extended=extended, tls=tls, account=Account(user) if user else None)
     assert f" with {keyword} id " in text
     assert ("(using TLSv1.3)" in text) == bool(tls)
     assert " me" not in text

@@ -12,7 +12,7 @@ from mtatwist.envelope import Recipient
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.smtp.address import Address, DomainSet
 from mtatwist.smtp.reply import AUTH_FIRST, NO_RELAY, NO_ROOM, OUR_TROUBLE, TOO_BIG, TOO_MANY_HOPS, Reply
-from mtatwist.transaction import Session, Transaction
+from mtatwist.transaction import Account, Session, Transaction
 from mtatwist.validators import REGISTRY, build
 from mtatwist.validators.chain import Chain
 from mtatwist.validators.loop import Loop
@@ -25,7 +25,7 @@ LATER = Reply(450, "4.7.1", "later")
 
 
 def transaction(role: str = "mx", user: str = "", trusted: bool = False, **parameters: str) -> Transaction:
-    session = Session("0", role, "192.0.2.7", trusted, user=user)
+    session = Session("0", role, "192.0.2.7", trusted, account=Account(user) if user else None)
     return Transaction(session, Address("me", "away.test"), parameters)
 
 
