@@ -1,4 +1,4 @@
-"""``twistd mta``: options, and the only place where objects are wired together."""
+"""``twistd mta``: options, and the service that starts and stops everything; ``wiring`` builds its parts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from typing import Any, ClassVar, NoReturn
 
 import apsw
 from twisted.application.service import MultiService
-from twisted.cred.checkers import AllowAnonymousAccess
-from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
-from mtatwist import __version__, dns
+from mtatwist import __version__
 from mtatwist.config import Config, ConfigError, load
 from mtatwist.descriptors import Exhaustion, share_out
 from mtatwist.log import LineObserver
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.receive.connection import Limits, Timeouts
-from mtatwist.receive.delivery import Door, Realm
-from mtatwist.receive.factory import ReceiveFactory, Sessions
+from mtatwist.receive.factory import Sessions
 from mtatwist.receive.listener import Listener
 from mtatwist.relay.manager import RelayManager
 from mtatwist.relay.mx import Exchanges, SmartHosts
@@ -33,19 +29,19 @@ from mtatwist.relay.ourselves import Ourselves
 from mtatwist.relay.report import Reporter
 from mtatwist.relay.retry import Schedule
 from mtatwist.relay.route import Route, refuse_mailbox
-from mtatwist.smtp.address import DomainSet
 from mtatwist.spool.check import damage_notice
 from mtatwist.spool.schema import SchemaTooNew
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.datadir import DataDirError
 from mtatwist.store.queue_time import QueueTime
 from mtatwist.store.trouble import Damaged
-from mtatwist.tls.policy import CertificateError, ServerContext, client_context
+from mtatwist.tls.policy import CertificateError, client_context
 from mtatwist.transports import REGISTRY as TRANSPORTS
 from mtatwist.transports.dial import Target
 from mtatwist.transports.smtp import ClientTimeouts
-from mtatwist.validators import build
-from mtatwist.validators.chain import Chain
+from mtatwist.wiring import fields
+from mtatwist.wiring.dns import make_dns
+from mtatwist.wiring.receive import make_listeners
 
 _log = Logger()
 
@@ -106,9 +102,9 @@ class Mta(MultiService):
         self._schedule = Schedule(config.relay.retry, config.relay.max_age, warn_after=config.relay.warn_after)
         shares = share_out(config.limits.connections, config.relay.connections, len(config.listen))
         # A delivery that waits for the DNS has no connection yet.
-        self.dns = _make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
-        client_timeouts = ClientTimeouts(**_fields(config.timeouts.client, ClientTimeouts))
-        self._routes = [Route(**_fields(route, Route)) for route in config.routes]
+        self.dns = make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
+        client_timeouts = ClientTimeouts(**fields(config.timeouts.client, ClientTimeouts))
+        self._routes = [Route(**fields(route, Route)) for route in config.routes]
         self.relay = RelayManager(
             self.spool,
             routes=self._routes,
@@ -137,7 +133,18 @@ class Mta(MultiService):
         )
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
-        self._listeners = self._make_listeners()
+        self._listeners = make_listeners(
+            config,
+            reactor,
+            metrics,
+            spool=self.spool,
+            sessions=self.sessions,
+            wake=self.relay.wake,
+            queue_time=self.queue_time.now,
+            refuse_mailbox=partial(refuse_mailbox, self._routes),
+            fail=self._fail,
+            lost=self._listener_lost,
+        )
         for listener in self._listeners:
             listener.setServiceParent(self)
 
@@ -149,62 +156,6 @@ class Mta(MultiService):
         return Exchanges(
             self.dns.resolver, self.dns.hosts, ourselves, port=route.mx_port, loopback=route.mx_loopback
         ).targets
-
-    def _make_listeners(self) -> list[Listener]:
-        config, metrics = self._config, self.metrics
-        domains = DomainSet(config.relay.domains)
-        validators = build(
-            config.validators.order,
-            message_size=config.limits.message_size,
-            has_room=self.spool.has_room,
-            domains=domains,
-            refuse_mailbox=partial(refuse_mailbox, self._routes),
-            hops=config.limits.hops,
-        )
-        chain = Chain(validators, metrics)
-        door = Door(
-            hostname=self._hostname,
-            spool=self.spool,
-            chain=chain,
-            metrics=metrics,
-            wake=self.relay.wake,
-            wall=time.time,
-            queue_time=self.queue_time.now,
-            now=self._reactor.seconds,
-            message_size=config.limits.message_size,
-            recipients=config.limits.recipients,
-            domains=domains,
-            postmaster=config.relay.postmaster,
-        )
-        portal = Portal(Realm(door), [AllowAnonymousAccess()])
-        tls = None
-        if config.tls.certificate and config.tls.private_key:
-            tls = ServerContext(config.tls.certificate, config.tls.private_key, config.tls.minimum)
-        return [
-            Listener(
-                self._reactor,
-                listen.endpoint,
-                ReceiveFactory(
-                    portal,
-                    clock=self._reactor,
-                    sessions=self.sessions,
-                    chain=chain,
-                    metrics=metrics,
-                    hostname=self._hostname,
-                    limits=Limits(**_fields(config.limits, Limits)),
-                    timeouts=Timeouts(**_fields(config.timeouts, Timeouts)),
-                    networks=config.relay.networks,
-                    role=listen.role,
-                    tls_context=tls if listen.tls == "starttls" else None,
-                    implicit_tls=listen.tls == "implicit",
-                ),
-                role=listen.role,
-                implicit_tls=tls if listen.tls == "implicit" else None,
-                fail=self._fail,
-                lost=self._listener_lost,
-            )
-            for listen in config.listen
-        ]
 
     def setServiceParent(self, parent: Any) -> None:
         """Log our way, unless twistd was told another."""
@@ -297,30 +248,6 @@ class Mta(MultiService):
         pidfile = self._twistd.get("pidfile")
         if pidfile and os.path.exists(pidfile):
             os.unlink(pidfile)
-
-
-def _make_dns(config: Config, reactor: Any, metrics: Instruments, *, in_flight: int) -> dns.Dns:
-    settings = config.dns
-    return dns.build(
-        reactor=reactor,
-        metrics=metrics,
-        servers=settings.servers,
-        trust_ad=settings.trust_ad,
-        timeout=settings.timeout,
-        in_flight=in_flight,
-        entries=settings.cache_entries,
-        minimum_ttl=settings.minimum_ttl,
-        maximum_ttl=settings.maximum_ttl,
-        maximum_stale=settings.maximum_stale,
-        addresses={each.domain: each.addresses for each in settings.overrides if each.addresses},
-        forwards={each.domain: each.servers for each in settings.overrides if each.servers},
-    )
-
-
-def _fields(source: Any, target: Any) -> dict[str, Any]:
-    """Those attributes of a configuration table that ``target`` has fields for."""
-    names: Sequence[str] = getattr(target, "_fields", None) or tuple(target.__dataclass_fields__)
-    return {name: getattr(source, name) for name in names}
 
 
 def _hint(config: Config, listeners: Sequence[Listener]) -> str:

@@ -15,17 +15,17 @@ PACKAGE = Path(__file__).parent.parent / "mtatwist"
 #: The rooms of the house, top floor first. Rooms on one floor don't import each other, but for the ground floors:
 #: what SHARED names is used by its neighbours too.
 FLOORS = (
-    ("tap",),
+    ("tap", "wiring"),
     ("receive", "relay", "control", "health", "metrics.push"),
     ("validators", "auth", "directory", "recipients", "spool", "transports", "tls", "dns"),
     ("store", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", "descriptors"),
     ("smtp",),
 )
-SHARED = ("domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output")
+SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output")
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "schema", "values")
-READERS = ("tap", "control.cli")
+READERS = ("tap", "wiring", "control.cli")
 
 LONGEST = 350
 #: Modules that may be longer, each with its reason.
@@ -88,7 +88,7 @@ def why_not(module: str, imported: str) -> str | None:
     if room in CONFIGURATION:
         return None if other in CONFIGURATION else "the configuration reads nothing of ours"
     if other in CONFIGURATION:
-        return None if module in READERS else f"only {' and '.join(READERS)} read the configuration"
+        return None if module in READERS or room in READERS else f"only {' and '.join(READERS)} read the configuration"
     ours, theirs = floor_of(room), floor_of(other)
     if ours is None:
         return f"{room!r} stands on no floor: add it to FLOORS"

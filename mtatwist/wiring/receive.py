@@ -1,0 +1,94 @@
+"""The listeners, and all that stands behind them up to the spool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from twisted.cred.portal import Portal
+
+from mtatwist.config import Config
+from mtatwist.envelope import Message, Recipient
+from mtatwist.interfaces import ISpool
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.receive.connection import Limits, Timeouts
+from mtatwist.receive.delivery import Door, Realm
+from mtatwist.receive.factory import ReceiveFactory, Sessions
+from mtatwist.receive.listener import Listener
+from mtatwist.smtp.address import DomainSet
+from mtatwist.smtp.reply import Reply
+from mtatwist.tls.policy import ServerContext
+from mtatwist.validators import build
+from mtatwist.validators.chain import Chain
+from mtatwist.wiring import fields
+from mtatwist.wiring.auth import make_checkers
+
+
+def make_listeners(
+    config: Config,
+    reactor: Any,
+    metrics: Instruments,
+    *,
+    spool: ISpool,
+    sessions: Sessions,
+    wake: Callable[[Message], None],
+    queue_time: Callable[[], float],
+    refuse_mailbox: Callable[[Recipient], Reply | None],
+    fail: Callable[[int, str], NoReturn],
+    lost: Callable[[int, str], None],
+) -> list[Listener]:
+    """One for each ``[[listen]]``. Raises CertificateError."""
+    domains = DomainSet(config.relay.domains)
+    validators = build(
+        config.validators.order,
+        message_size=config.limits.message_size,
+        has_room=spool.has_room,
+        domains=domains,
+        refuse_mailbox=refuse_mailbox,
+        hops=config.limits.hops,
+    )
+    chain = Chain(validators, metrics)
+    door = Door(
+        hostname=config.server.hostname,
+        spool=spool,
+        chain=chain,
+        metrics=metrics,
+        wake=wake,
+        wall=time.time,
+        queue_time=queue_time,
+        now=reactor.seconds,
+        message_size=config.limits.message_size,
+        recipients=config.limits.recipients,
+        domains=domains,
+        postmaster=config.relay.postmaster,
+    )
+    portal = Portal(Realm(door), make_checkers(config, reactor, metrics))
+    tls = None
+    if config.tls.certificate and config.tls.private_key:
+        tls = ServerContext(config.tls.certificate, config.tls.private_key, config.tls.minimum)
+    return [
+        Listener(
+            reactor,
+            listen.endpoint,
+            ReceiveFactory(
+                portal,
+                clock=reactor,
+                sessions=sessions,
+                chain=chain,
+                metrics=metrics,
+                hostname=config.server.hostname,
+                limits=Limits(**fields(config.limits, Limits)),
+                timeouts=Timeouts(**fields(config.timeouts, Timeouts)),
+                networks=config.relay.networks,
+                role=listen.role,
+                tls_context=tls if listen.tls == "starttls" else None,
+                implicit_tls=listen.tls == "implicit",
+            ),
+            role=listen.role,
+            implicit_tls=tls if listen.tls == "implicit" else None,
+            fail=fail,
+            lost=lost,
+        )
+        for listen in config.listen
+    ]
