@@ -89,6 +89,8 @@ def running(directory: Path, command: str, address: tuple[str, int], seconds: fl
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Who runs the tests in the background has it ignored, and that would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         until(
