@@ -128,10 +128,13 @@ def load(
 
 def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:
     """Make the set-up that needs no file: mail for localhost, from here, into Maildirs. None leaves this machine."""
+    directory = os.path.abspath(EMBEDDED_DATA_DIR if data_dir is None else data_dir) if data_dir != "" else ""
     document = {
-        "server": {
-            "hostname": "localhost",
-            "data_dir": os.path.abspath(EMBEDDED_DATA_DIR if data_dir is None else data_dir) if data_dir != "" else "",
+        "server": {"hostname": "localhost", "data_dir": directory},
+        # The server makes both at its first start.
+        "tls": {
+            "certificate": os.path.join(directory, "tls", "localhost.pem"),
+            "private_key": os.path.join(directory, "tls", "localhost.key"),
         },
         "listen": [{"endpoint": "tcp:2525:interface=127.0.0.1"}],
         "relay": {"domains": ["localhost"], "networks": ["127.0.0.0/8", "::1/128"]},

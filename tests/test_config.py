@@ -253,6 +253,8 @@ def test_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(each.endpoint, each.role, each.tls) for each in config.listen] == [
         ("tcp:2525:interface=127.0.0.1", "mx", "none")
     ]
+    assert config.tls.certificate == f"{data_dir}/tls/localhost.pem"
+    assert config.tls.private_key == f"{data_dir}/tls/localhost.key"
     assert config.relay.domains == ("localhost",)
     assert [str(network) for network in config.relay.networks] == ["127.0.0.0/8", "::1/128"]
     assert config.relay.postmaster == "postmaster@localhost"

@@ -18,11 +18,11 @@ from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.receive.listener import Listener
 from mtatwist.smtp.address import DomainSet
 from mtatwist.smtp.reply import Reply
-from mtatwist.tls.policy import ServerContext
 from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
 from mtatwist.wiring import fields
 from mtatwist.wiring.auth import make_checkers
+from mtatwist.wiring.tls import make_tls
 
 
 def make_listeners(
@@ -64,9 +64,7 @@ def make_listeners(
         postmaster=config.relay.postmaster,
     )
     portal = Portal(Realm(door), make_checkers(config, reactor, metrics))
-    tls = None
-    if config.tls.certificate and config.tls.private_key:
-        tls = ServerContext(config.tls.certificate, config.tls.private_key, config.tls.minimum)
+    tls = make_tls(config)
     return [
         Listener(
             reactor,
