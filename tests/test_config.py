@@ -49,6 +49,11 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "auth.ldap.base_dn": ('"ou=people,dc=example,dc=org"', "ou=people,dc=example,dc=org"),
     "auth.ldap.user_filter": ('"(mail={user})"', "(mail={user})"),
     "auth.ldap.address_attributes": ('["mail", "alias"]', ("mail", "alias")),
+    "auth.ldap.recipient_filter": ('"(mail={address})"', "(mail={address})"),
+    "auth.ldap.alias_filter": ('"(uid={local})"', "(uid={local})"),
+    "auth.ldap.alias_attributes": ('["forward"]', ("forward",)),
+    "auth.ldap.member_attributes": ('["uniqueMember"]', ("uniqueMember",)),
+    "auth.ldap.member_filter": ('"(distinguishedName={dn})"', "(distinguishedName={dn})"),
     "auth.lockout.threshold": ("3", 3),
     "auth.lockout.window": ('"1h"', 3600.0),
     "auth.lockout.duration": ('"2h"', 7200.0),
@@ -56,6 +61,14 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "relay.domains": ('["Example.org", "example.net"]', ("example.org", "example.net")),
     "relay.postmaster": ('"admin@example.org"', "admin@example.org"),
     "relay.recipient_delimiter": ('"-"', "-"),
+    "relay.recipients": ('"people"', "{here}/people"),
+    "relay.aliases": ('"/etc/aliases"', "/etc/aliases"),
+    "relay.expansion": ("50", 50),
+    "relay.device.network": ('"192.0.2.16/30"', ipaddress.ip_network("192.0.2.16/30")),
+    "relay.device.senders": (
+        '["printer@Example.org", "@lab.example.org", "<>"]',
+        ("printer@example.org", "@lab.example.org", "<>"),
+    ),
     "relay.retry": ('"1m, 1h*2"', (60.0, 3600.0, 3600.0)),
     "relay.max_age": ('"2d"', 172800.0),
     "relay.connections": ("50", 50),
@@ -118,6 +131,7 @@ NEEDED = {
     "listen": {"endpoint": '"tcp:25"'},
     "route": {"domain": '"*"', "transport": '"smtp"', "next_hop": '"smart.example.net"'},
     "control.token": {"name": '"ops"', "sha256": f'"{"0" * 64}"'},
+    "relay.device": {"network": '"192.0.2.17"', "senders": '["scanner@example.org"]'},
     "dns.override": {"domain": '"other.example.org"', "addresses": '["192.0.2.9"]'},
 }
 COMPANIONS = {
@@ -186,11 +200,11 @@ def test_setting(path: str, tmp_path: Path) -> None:
     assert value_at(config, path) == expected
     assert type(value_at(config, path)) is type(expected)
     default = configure(tmp_path, written({}))
-    if not path.startswith(("control.token", "dns.override")):
+    if not path.startswith(("control.token", "dns.override", "relay.device")):
         assert value_at(default, path) != expected, "the test must change the default"
     entry = next(entry for entry in KEYS if entry.path == path)
     assert isinstance(entry.item, Key)
-    place = path.replace("token.", "token[0].")
+    place = path.replace("token.", "token[0].").replace("device.", "device[0].")
     told = [warning for warning in config.warnings if warning.startswith(f"{place} has no effect yet")]
     assert len(told) == (0 if entry.item.effect else 1)
     assert all(entry.item.doc in warning for warning in told)

@@ -22,7 +22,6 @@ from mtatwist.schema.mail import (
     Limits,
     Listen,
     Log,
-    Relay,
     Route,
     Server,
     Spool,
@@ -30,6 +29,7 @@ from mtatwist.schema.mail import (
     Tls,
     Validators,
 )
+from mtatwist.schema.relay import Device, Relay
 from mtatwist.schema.services import (
     Auth,
     Control,
@@ -48,6 +48,7 @@ __all__ = [
     "ClientTimeouts",
     "Config",
     "Control",
+    "Device",
     "Dns",
     "Entry",
     "Health",

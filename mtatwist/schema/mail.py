@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Mapping
-from typing import Any
 
 from mtatwist.schema.declare import computed, key, optional, required, table
 from mtatwist.values import kinds as v
-from mtatwist.values.base import Context
-from mtatwist.values.names import Network, parse_domain, parse_host_port
+from mtatwist.values.names import parse_domain, parse_host_port
 
 VALIDATOR_NAMES = ("parameters", "size", "relay", "loop")
 
@@ -24,11 +21,6 @@ def local_hostname() -> str:
         return parse_domain(socket.gethostname())
     except ValueError:
         return "localhost"
-
-
-def _default_postmaster(so_far: Mapping[str, Any], context: Context) -> str:
-    domains = so_far.get("domains") or (context.hostname,)
-    return f"postmaster@{domains[0]}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,61 +77,6 @@ class Tls:
     )
     private_key: str | None = optional(v.PATH, "The certificate's private key, in PEM.", example='"/etc/ssl/mx.key"')
     minimum: str = key(v.choice("1.2", "1.3"), "1.2", "The oldest TLS version that is accepted.")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Relay:
-    """What mail is accepted, and how long delivery is tried."""
-
-    networks: tuple[Network, ...] = key(
-        v.list_of(v.NETWORK),
-        [],
-        "Clients in these networks may send to any domain without authentication. Everybody in them can "
-        'use this server, so all of the internet is refused here. Do not list "127.0.0.0/8" if an onion '
-        "service or a proxy connects from there.",
-        example='["127.0.0.0/8", "::1/128"]',
-    )
-    domains: tuple[str, ...] = key(
-        v.list_of(v.DOMAIN),
-        [],
-        "Mail for these domains is accepted from everyone.",
-        example='["example.org"]',
-    )
-    postmaster: str = computed(
-        v.ADDRESS,
-        'postmaster at the first of "relay.domains", else at "server.hostname"',
-        _default_postmaster,
-        'Who gets mail for "postmaster" without a domain and for postmaster at every domain of "relay.domains".',
-    )
-    recipient_delimiter: str = key(
-        v.DELIMITER,
-        "+",
-        'What divides a user\'s name from a detail, as in "user+detail@example.org"; "" for nothing.',
-        effect=False,
-    )
-    retry: tuple[float, ...] = key(
-        v.RETRY,
-        "1m, 5m, 15m, 1h*4, 4h*12",
-        'How long to wait after each failed attempt; the last wait repeats until "relay.max_age".',
-    )
-    max_age: float = key(v.DURATION, "5d", "How long delivery is tried before the message goes back to its sender.")
-    connections: int = key(
-        v.integer(2),
-        500,
-        "The most connections at the same time to all next hops together. No next hop gets more than half of them, "
-        "and when many want some, they share.",
-    )
-    warn_after: float = key(
-        v.DURATION_OR_ZERO,
-        "4h",
-        'When the sender is told that delivery is late, once for each recipient; "0s" for never.',
-    )
-    return_size: int = key(
-        v.SIZE,
-        "1MiB",
-        "The largest message that goes back whole with the report that it failed, if its sender asked for that "
-        "(RET=FULL). Of others, only the header section does.",
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

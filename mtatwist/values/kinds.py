@@ -14,6 +14,7 @@ from mtatwist.values.names import (
     parse_ip_address,
     parse_network,
     parse_route_domain,
+    parse_sender,
     parse_url,
     show_host_port,
 )
@@ -32,6 +33,7 @@ from mtatwist.values.strings import (
     parse_choice,
     parse_delimiter,
     parse_path,
+    parse_recipient_filter,
     parse_secret,
     parse_sha256,
     parse_text,
@@ -126,6 +128,7 @@ DOMAIN = plain(
 )
 ROUTE_DOMAIN = plain("domain pattern", '"example.org"', parse_route_domain)
 ADDRESS = plain("mail address", '"admin@example.org"', parse_address)
+SENDER = plain("sender", '"printer@example.org"', parse_sender)
 NETWORK = plain(
     "network",
     '"192.0.2.0/24"',
@@ -145,6 +148,12 @@ DNS_SERVER = plain("DNS server", '"127.0.0.1:5353"', parse_dns_server, show_host
 IP_ADDRESS = plain("IP", '"192.0.2.25"', parse_ip_address)
 PORT = plain("port", "25", lambda raw: parse_integer(raw, 1, 65535))
 DELIMITER = plain("character", '"+"', parse_delimiter)
+RECIPIENT_FILTER = plain(
+    "recipient filter",
+    '"(mail={address})"',
+    parse_recipient_filter,
+    doc='An LDAP filter in which "{address}", "{local}" and "{domain}" stand for the recipient\'s.',
+)
 SHA256 = plain("SHA-256 in hexadecimal", '"' + "0" * 64 + '"', parse_sha256)
 PATH: Kind[str] = Kind(
     "path",

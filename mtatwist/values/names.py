@@ -74,6 +74,14 @@ def parse_address(raw: object) -> str:
     return f"{local}@{parse_domain(domain)}"
 
 
+def parse_sender(raw: object) -> str:
+    """Read which reverse paths are meant: an address, "@" and a domain for all of it, or "<>"."""
+    text = string(raw, "a sender", '"printer@example.org"')
+    if text == "<>":
+        return text
+    return f"@{parse_domain(text[1:])}" if text.startswith("@") else parse_address(text)
+
+
 def parse_network(raw: object) -> Network:
     """Read an IP network, or a single address as the network of just that."""
     text = string(raw, "a network", '"192.0.2.0/24"').strip()

@@ -62,6 +62,17 @@ def parse_text(raw: object, must_contain: str = "", example: str = '"text"') -> 
     return text
 
 
+def parse_recipient_filter(raw: object) -> str:
+    """Read an LDAP filter that depends on a recipient."""
+    text = string(raw, "a filter", '"(mail={address})"')
+    if not re.search(r"\{(?:address|local)\}", text):
+        raise ValueError(
+            f'{quoted(raw)} has neither "{{address}}" nor "{{local}}": write it where that belongs, such as '
+            '"(mail={address})"'
+        )
+    return text
+
+
 def parse_delimiter(raw: object) -> str:
     """Read one character, or "" for none."""
     if not isinstance(raw, str):
