@@ -22,6 +22,16 @@ def count_field(header: bytes, name: bytes) -> int:
     return lowered.count(b"\r\n" + name.lower() + b":")
 
 
+def field_values(header: bytes, name: bytes) -> list[bytes]:
+    """What stands behind the colon of each field called ``name`` (any case), folded lines joined (RFC 5322 §2.2.3).
+
+    Space before the colon (§4.5) and line ends that are none (a bare CR or LF) count, too: some readers go by them.
+    """
+    lines = header.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    found = re.findall(rb"(?im)^" + re.escape(name) + rb"[ \t]*:(.*(?:\n[ \t].*)*)", lines)
+    return [value.replace(b"\n", b"") for value in found]
+
+
 def without_field(header: bytes, name: bytes) -> bytes:
     """``header`` without the fields called ``name``, folded lines included."""
     return re.sub(rb"(?im)^" + re.escape(name) + rb"[ \t]*:.*\r\n(?:[ \t].*\r\n)*", b"", header)
