@@ -22,6 +22,7 @@ from mtatwist.schema.declare import Key
 from mtatwist.validators import REGISTRY
 from mtatwist.values import names
 from mtatwist.values.base import Context, toml_text
+from mtatwist.values.numbers import Rate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,6 +104,10 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "timeouts.client.data_block": ('"23s"', 23.0),
     "timeouts.client.data_done": ('"24s"', 24.0),
     "timeouts.client.quit": ('"250ms"', 0.25),
+    "submission.from_mismatch": ('"reject"', "reject"),
+    "submission.received_user": ("true", True),
+    "submission.messages": ('["100/h", "1000/d"]', (Rate(100, 3600.0), Rate(1000, 86400.0))),
+    "submission.recipients": ('["20/10m"]', (Rate(20, 600.0),)),
     "control.socket": ('"/run/mtatwist/control.sock"', "/run/mtatwist/control.sock"),
     "control.token.name": ('"night watch"', "night watch"),
     "control.token.role": ('"admin"', "admin"),
@@ -175,7 +180,12 @@ def value_at(config: object, path: str) -> object:
     for name in path.split("."):
         attribute, _ = schema.items(type(config))[name]
         config = getattr(config, attribute)
-        if isinstance(config, tuple) and config and dataclasses.is_dataclass(config[0]):
+        if (
+            isinstance(config, tuple)
+            and config
+            and dataclasses.is_dataclass(config[0])
+            and not isinstance(config[0], Rate)
+        ):
             config = config[0]
     return config
 

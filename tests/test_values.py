@@ -76,6 +76,13 @@ def test_good(parse: Callable[[object], object], raw: object, expected: object) 
     assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize("text", ["100/h", "1000/d", "20/10m", "1/1500ms", "5/w", "2/90m"])
+def test_a_rate_is_shown_as_it_may_be_written(text: str) -> None:
+    rate = numbers.parse_rate(text)
+    assert numbers.parse_rate(numbers.show_rate(rate)) == rate
+    assert text == "5/w" or numbers.show_rate(rate) == text
+
+
 @pytest.mark.parametrize(
     ("parse", "raw", "reason"),
     [

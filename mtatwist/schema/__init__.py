@@ -41,6 +41,7 @@ from mtatwist.schema.services import (
     Override,
     Token,
 )
+from mtatwist.schema.submission import Submission
 
 __all__ = [
     "VALIDATOR_NAMES",
@@ -63,6 +64,7 @@ __all__ = [
     "Route",
     "Server",
     "Spool",
+    "Submission",
     "Timeouts",
     "Tls",
     "Token",
@@ -88,6 +90,7 @@ class Config:
     routes: tuple[Route, ...] = tables(Route, "route")
     limits: Limits = table(Limits)
     timeouts: Timeouts = table(Timeouts)
+    submission: Submission = table(Submission)
     validators: Validators = table(Validators)
     spool: Spool = table(Spool)
     log: Log = table(Log)

@@ -22,9 +22,11 @@ from mtatwist.values.numbers import (
     parse_boolean,
     parse_duration,
     parse_integer,
+    parse_rate,
     parse_retry,
     parse_size,
     show_duration,
+    show_rate,
     show_retry,
     show_size,
 )
@@ -113,6 +115,13 @@ _SIZE_DOC = (
 )
 SIZE = plain("size", '"25MiB"', parse_size, show_size, _SIZE_DOC)
 SIZE_OR_ZERO = plain("size", '"25MiB"', lambda raw: parse_size(raw, zero=True), show_size, _SIZE_DOC)
+RATE = plain(
+    "rate",
+    '"100/h"',
+    parse_rate,
+    show_rate,
+    'A count, a slash and a time: "100/h" is at most a hundred in any hour, "20/10m" twenty in any ten minutes.',
+)
 RETRY = plain(
     "retry schedule",
     '"1m, 5m, 15m, 1h*4, 4h*12"',

@@ -135,6 +135,13 @@ def parse_rate(raw: object) -> Rate:
     return Rate(int(match[1]), seconds)
 
 
+def show_rate(rate: Rate) -> str:
+    """Write a rate, without the count of a single unit of time: "100/h"."""
+    interval = show_duration(rate.seconds)
+    unit = interval.removeprefix("1")
+    return f"{rate.count}/{unit if unit in SECONDS else interval}"
+
+
 def parse_retry(raw: object) -> tuple[float, ...]:
     """Read "1m, 5m, 1h*4" as the waits, in seconds, between one attempt and the next."""
     example = '"1m, 5m, 15m, 1h*4, 4h*12"'
