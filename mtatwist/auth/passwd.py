@@ -1,0 +1,164 @@
+"""Users from a file: the checker behind ``[auth] backend = "file"``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from threading import Lock
+from typing import Any, NamedTuple
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from mtatwist.auth import hashes, user_file
+from mtatwist.auth.credentials import AuthUnavailable, ILogin, Login
+from mtatwist.auth.user_file import Content, Mark, User, UserFileError
+from mtatwist.transaction import Account
+
+_log = Logger()
+
+THREADS = 2
+"""Hashes at the same time: each takes a core or more, and an argon2 one 64 MiB."""
+
+WAITING = 64
+"""Logins that are not yet answered: at a tenth of a second each, the last one still has its answer in time."""
+
+LOOK_SECONDS = 1.0
+"""How often, at most, the file is looked at."""
+
+
+class _Known(NamedTuple):
+    """What the file says; ``decoys`` are the hashes that unknown names are held against."""
+
+    users: Mapping[str, User] = {}
+    decoys: tuple[str, ...] = ()
+
+
+@implementer(ICredentialsChecker)
+class PasswordFile:
+    """Checks logins against the file, which may change at any time; what is broken then leaves all as it was.
+
+    Everything but the counting happens in two threads. An unknown name costs the time of a known one.
+    """
+
+    credentialInterfaces = (ILogin,)
+
+    def __init__(self, path: str, *, domains: Iterable[str], reactor: Any) -> None:
+        """``domains``: ours, for users without addresses. ``reactor``: IReactorFromThreads and IReactorTime."""
+        self.path = path
+        self._domains = tuple(domains)
+        self._reactor = reactor
+        self._pool = ThreadPool(1, THREADS, name="mtatwist-passwords")
+        self._waiting = 0
+        self._stopping = False
+        # Of the threads:
+        self._lock = Lock()
+        self._known = _Known()
+        self._mark: Mark | int = 0
+        self._look_again = 0.0
+        self._key = os.urandom(16)
+
+    def start(self) -> None:
+        """Read the file, start the threads. Raises UserFileError: the server can't start (EX_CONFIG)."""
+        self._mark = user_file.mark(self.path)
+        self._take(user_file.read(self.path))
+        self._look_again = self._reactor.seconds() + LOOK_SECONDS
+        self._pool.start()
+
+    def stop(self) -> None:
+        """End the threads; logins that still wait are answered AuthUnavailable."""
+        self._stopping = True
+        self._pool.stop()
+
+    def requestAvatarId(self, credentials: Login) -> Deferred[Account]:  # type: ignore[override]
+        """See ICredentialsChecker. Fails with UnauthorizedLogin or AuthUnavailable, and nothing else."""
+        if self._waiting >= WAITING or self._stopping:
+            _log.warn("users_busy", session=credentials.session, waiting=self._waiting)
+            return fail(AuthUnavailable("too many logins at the same time"))
+        self._waiting += 1
+        answer: Deferred[Account] = Deferred()
+
+        def answered(result: Account | Failure | None) -> None:
+            self._waiting -= 1
+            # Who has given up does not wait any more, but the thread was occupied until now.
+            if answer.called:
+                return
+            if result is None:
+                answer.errback(UnauthorizedLogin())
+            elif isinstance(result, Failure):
+                if not result.check(AuthUnavailable):
+                    _log.failure("users_check_failed", result, session=credentials.session)
+                answer.errback(AuthUnavailable("the password could not be checked"))
+            else:
+                answer.callback(result)
+
+        def check() -> Account | None:
+            if answer.called or self._stopping:
+                raise AuthUnavailable("nobody waits for it")
+            return self._check(credentials)
+
+        deferToThreadPool(self._reactor, self._pool, check).addBoth(answered)
+        return answer
+
+    def _check(self, login: Login) -> Account | None:
+        """In a thread: whose login it is, None where it is wrong. Raises AuthUnavailable."""
+        known = self._current()
+        user = known.users.get(login.user)
+        if user is None or user.fault:
+            self._spend(login, known.decoys)
+            return None
+        try:
+            right = hashes.verify(login.secret, user.hash)
+        except hashes.CannotVerify as error:
+            _log.error("users_verify_failed", session=login.session, file=self.path, line=user.line, reason=str(error))
+            raise AuthUnavailable(str(error)) from None
+        return user.account(self._domains) if right else None
+
+    def _spend(self, login: Login, decoys: tuple[str, ...]) -> None:
+        """The work of a check, for nothing: of some user's hash, always the same one's for the same name."""
+        if not decoys:
+            hashes.make(login.secret[: hashes.MAX_PASSWORD])
+            return
+        digest = blake2b(login.username, key=self._key, digest_size=8).digest()
+        try:
+            hashes.verify(login.secret, decoys[int.from_bytes(digest) % len(decoys)])
+        except hashes.CannotVerify as error:
+            # What a user of this hash is told.
+            raise AuthUnavailable(str(error)) from None
+
+    def _current(self) -> _Known:
+        """In a thread: what the file says now."""
+        with self._lock:
+            if self._reactor.seconds() >= self._look_again:
+                self._look()
+                self._look_again = self._reactor.seconds() + LOOK_SECONDS
+            return self._known
+
+    def _look(self) -> None:
+        """Read the file again if it has changed since; each broken state of it is logged once."""
+        mark = user_file.mark(self.path)
+        if mark == self._mark:
+            return
+        self._mark = mark
+        try:
+            self._take(user_file.read(self.path))
+        except UserFileError as error:
+            _log.error("users_file_broken", file=self.path, reason=str(error), users=len(self._known.users))
+
+    def _take(self, content: Content) -> None:
+        faults = {user.line: user.fault for user in content.users.values()}
+        decoys = tuple(user.hash for user in content.users.values() if not faults[user.line])
+        self._known = _Known(content.users, decoys)
+        _log.info("users_loaded", file=self.path, users=len(content.users))
+        if content.exposed:
+            _log.warn("users_file_exposed", file=self.path, cure=f"chmod o= {self.path}")
+        lines = [f"{self.path}:{line}: {fault}" for line, fault in faults.items() if fault]
+        if lines:
+            _log.warn("users_without_password", count=len(lines), lines=lines[: user_file.MAX_PROBLEMS])
