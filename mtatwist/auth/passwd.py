@@ -28,7 +28,7 @@ THREADS = 2
 """Hashes at the same time: each takes a core or more, and an argon2 one 64 MiB."""
 
 WAITING = 64
-"""Logins that are not yet answered: at a tenth of a second each, the last one still has its answer in time."""
+"""Logins that are not yet answered: with argon2 the last of so many waits for about 4 s, and further ones come again."""
 
 LOOK_SECONDS = 1.0
 """How often, at most, the file is looked at."""
@@ -56,7 +56,8 @@ class PasswordFile:
         self._domains = tuple(domains)
         self._reactor = reactor
         self._pool = ThreadPool(1, THREADS, name="mtatwist-passwords")
-        self._waiting = 0
+        #: Logins that a thread has or will have to do with.
+        self.waiting = 0
         self._stopping = False
         # Of the threads:
         self._lock = Lock()
@@ -74,19 +75,21 @@ class PasswordFile:
 
     def stop(self) -> None:
         """End the threads; logins that still wait are answered AuthUnavailable."""
+        if self._stopping:
+            return
         self._stopping = True
         self._pool.stop()
 
     def requestAvatarId(self, credentials: Login) -> Deferred[Account]:  # type: ignore[override]
         """See ICredentialsChecker. Fails with UnauthorizedLogin or AuthUnavailable, and nothing else."""
-        if self._waiting >= WAITING or self._stopping:
-            _log.warn("users_busy", session=credentials.session, waiting=self._waiting)
+        if self.waiting >= WAITING or self._stopping:
+            _log.warn("users_busy", session=credentials.session, waiting=self.waiting)
             return fail(AuthUnavailable("too many logins at the same time"))
-        self._waiting += 1
+        self.waiting += 1
         answer: Deferred[Account] = Deferred()
 
         def answered(result: Account | Failure | None) -> None:
-            self._waiting -= 1
+            self.waiting -= 1
             # Who has given up does not wait any more, but the thread was occupied until now.
             if answer.called:
                 return
