@@ -61,13 +61,51 @@ class Instruments:
         self.replies_2xx = Counter("mtatwist.smtp.replies.2xx", "Commands answered 2xx or 3xx")
         self.replies_4xx = Counter("mtatwist.smtp.replies.4xx", "Commands answered 4xx")
         self.replies_5xx = Counter("mtatwist.smtp.replies.5xx", "Commands answered 5xx")
-        self.tls_sessions = Counter("mtatwist.tls.sessions", "Sessions that turned to TLS")
+        self.tls_sessions = Counter("mtatwist.tls.sessions", "Sessions that turned to TLS: their handshake succeeded")
+        self.tls_sessions_12 = Counter("mtatwist.tls.sessions.tls12", "Those of them that speak TLS 1.2")
+        self.tls_sessions_13 = Counter("mtatwist.tls.sessions.tls13", "Those of them that speak TLS 1.3")
+        self.tls_failures = Counter("mtatwist.tls.handshakes.failed", "TLS handshakes with clients that came to nothing")
+        self.tls_slow = Counter("mtatwist.tls.handshakes.slow", "Those of them that took longer than timeouts.handshake")
+        self.tls_days_left = Gauge("mtatwist.tls.certificate.days_left", "Days until the first of the certificates ends")
+        self.tls_reloads = Counter("mtatwist.tls.certificate.reloads", "Certificates that were replaced while running")
+        self.tls_reloads_failed = Counter(
+            "mtatwist.tls.certificate.reloads.failed", "New certificates that could not be used: the old one stays"
+        )
+        self.tls_watch_errors = Counter("mtatwist.tls.certificate.errors", "Exceptions in looking after certificates")
+        self.auth_succeeded = Counter("mtatwist.auth.succeeded", "Logins that were right")
+        self.auth_refused = Counter("mtatwist.auth.refused", "Logins answered 535, whatever was wrong with them")
+        self.auth_unavailable = Counter("mtatwist.auth.unavailable", "Logins nobody could judge, answered 454")
+        self.auth_aborted = Counter("mtatwist.auth.aborted", "AUTH exchanges that ended without a login to judge")
+        self.auth_crashes = Counter("mtatwist.auth.crashes", "Exceptions in checkers of logins, answered 454")
+        self.lockout_failures = Counter(
+            "mtatwist.lockout.failures", "Wrong names and passwords that the lockout counted"
+        )
+        self.lockout_accounts = Counter("mtatwist.lockout.locks.account", "Accounts locked")
+        self.lockout_pairs = Counter("mtatwist.lockout.locks.pair", "Accounts locked for one address they are known at")
+        self.lockout_addresses = Counter("mtatwist.lockout.locks.address", "Addresses locked")
+        self.lockout_refused = Counter("mtatwist.lockout.refused", "Logins refused by a lock, without asking further")
+        self.lockout_active = Gauge("mtatwist.lockout.locks.active", "Locks on accounts, pairs and addresses now")
         self.accepted = Counter("mtatwist.messages.accepted", "Messages on stable storage before their 250")
         self.accepted_bytes = Counter("mtatwist.messages.accepted.bytes", "Octets of accepted messages")
         self.refused = Counter("mtatwist.messages.refused", "Messages refused after their end of data")
         self.postponed = Counter("mtatwist.messages.postponed", "Those of them that were answered 4xx: our own trouble")
         self.accept_seconds = Histogram("mtatwist.messages.accept.duration", "End of data to 250, in seconds", _SECONDS)
         self.validator_crashes = Counter("mtatwist.validators.crashes", "Exceptions in validators, answered 451")
+        self.send_as_refused = Counter(
+            "mtatwist.submission.send_as.refused", "Reverse paths and messages refused: their sender is somebody else"
+        )
+        self.from_mismatches = Counter(
+            "mtatwist.submission.from.mismatches", "Messages from addresses that their sender may not use"
+        )
+        self.submission_limited = Counter(
+            "mtatwist.submission.limited", "Messages and recipients answered 450: over a limit of their account"
+        )
+        self.submission_limits_near = Counter(
+            "mtatwist.submission.limits.near", "Times that an account came near one of its limits"
+        )
+        self.fields_added = Counter(
+            "mtatwist.submission.fields.added", "Date, Message-ID and Sender fields that messages lacked"
+        )
         self.spool_groups = Counter("mtatwist.spool.groups", "Transactions committed by the writer")
         self.spool_group_size = Histogram("mtatwist.spool.group.size", "Jobs that shared one commit", _GROUP)
         self.spool_errors = Counter("mtatwist.spool.errors", "Jobs of the spool that could not be committed")
@@ -106,6 +144,31 @@ class Instruments:
         self.conversions = Counter("mtatwist.relay.conversions", "Messages converted for a next hop that takes less")
         self.tls_fallbacks = Counter("mtatwist.relay.tls.fallbacks", "Connections made in clear since TLS failed")
         self.relay_errors = Counter("mtatwist.relay.errors", "Exceptions in a round of the relay manager")
+        self.directory_search_seconds = Histogram(
+            "mtatwist.directory.search.duration", "One search of the directory, waiting included, in seconds", _SECONDS
+        )
+        self.directory_bind_seconds = Histogram(
+            "mtatwist.directory.bind.duration", "One bind to the directory, waiting included, in seconds", _SECONDS
+        )
+        self.directory_unreachable = Counter(
+            "mtatwist.directory.failures.unreachable", "Directory servers that could not be reached, or hung up"
+        )
+        self.directory_slow = Counter("mtatwist.directory.failures.slow", "Times that the directory took too long")
+        self.directory_untrusted = Counter(
+            "mtatwist.directory.failures.untrusted", "Directory servers without TLS, or with a wrong certificate"
+        )
+        self.directory_refused = Counter(
+            "mtatwist.directory.failures.refused", "Requests that the directory did not understand or permit"
+        )
+        self.directory_busy = Counter(
+            "mtatwist.directory.failures.busy", "Requests not put to the directory: too many waited for it"
+        )
+        self.directory_servers_down = Gauge(
+            "mtatwist.directory.servers.down", "Directory servers left alone after they failed"
+        )
+        self.auth_offline = Counter(
+            "mtatwist.auth.offline", "Logins that were right by what was remembered, while the directory was away"
+        )
         self.dns_answered = Counter("mtatwist.dns.lookups.answered", "DNS lookups that found records")
         self.dns_absent = Counter("mtatwist.dns.lookups.absent", "DNS lookups that found that there is nothing")
         self.dns_failed = Counter("mtatwist.dns.lookups.failed", "DNS lookups that no server had an answer for")
@@ -113,6 +176,19 @@ class Instruments:
         self.dns_cache_entries = Gauge("mtatwist.dns.cache.entries", "DNS answers and failures remembered now")
         self.dns_stale = Counter("mtatwist.dns.stale", "Old DNS answers given because there was no new one")
         self.dns_server_failures = Counter("mtatwist.dns.server.failures", "Queries that a DNS server had no reply to")
+
+        self.recipients_unknown = Counter("mtatwist.recipients.unknown", "Recipients of ours refused: nobody has them")
+        self.recipients_unchecked = Counter(
+            "mtatwist.recipients.unchecked", "Recipients of ours answered 451: the directory could not tell"
+        )
+        self.recipients_expanded = Counter("mtatwist.recipients.expanded", "Recipients replaced by those they stand for")
+        self.aliases_unusable = Counter(
+            "mtatwist.recipients.aliases.unusable", "Recipients answered 451: their alias is a loop, or too large"
+        )
+        self.recipient_files_refused = Counter(
+            "mtatwist.recipients.files.refused", "Changed files of aliases or recipients that could not be used"
+        )
+        self.devices_refused = Counter("mtatwist.devices.refused", "Senders that a device may not use, answered 553")
 
     def __iter__(self) -> Iterator[Counter | Histogram]:
         return iter(vars(self).values())
