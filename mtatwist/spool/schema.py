@@ -6,7 +6,7 @@ import os
 
 import apsw
 
-VERSION = 3
+VERSION = 4
 """PRAGMA user_version of a database this code reads and writes."""
 
 # What is written once stands in message, what changes in recipient: an update never rewrites a body.
@@ -46,6 +46,19 @@ _MIGRATIONS = {
     CREATE INDEX recipient_claimed ON recipient (number) WHERE claimed_by <> 0;
     CREATE INDEX recipient_due ON recipient (next_attempt) WHERE state < 2 AND claimed_by = 0;
     CREATE INDEX recipient_domain ON recipient (domain, next_attempt) WHERE state < 2 AND claimed_by = 0;
+    """,
+    # See store.lockouts and store.usage.
+    3: """
+    CREATE TABLE lockout_key (key BLOB NOT NULL);
+    CREATE TABLE lockout (
+        account TEXT NOT NULL, network TEXT NOT NULL,  -- '' in the one or the other, or a pair
+        at REAL NOT NULL, until REAL NOT NULL, failures TEXT NOT NULL, wrong TEXT NOT NULL,
+        PRIMARY KEY (account, network)
+    ) WITHOUT ROWID;
+    CREATE TABLE lockout_known (
+        account TEXT NOT NULL, network TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (account, network)
+    ) WITHOUT ROWID;
+    CREATE TABLE submission_usage (account TEXT PRIMARY KEY, windows TEXT NOT NULL) WITHOUT ROWID;
     """,
 }
 

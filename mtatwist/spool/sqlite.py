@@ -28,7 +28,7 @@ from mtatwist.spool.writer import Held, SpoolWriter
 from mtatwist.store.datadir import DataDir
 from mtatwist.store.queue_time import KeptTime
 from mtatwist.store.trouble import Damaged, Trouble, doubtful, trouble_of
-from mtatwist.store.writer import IWriterReactor, Writer
+from mtatwist.store.writer import IWriterReactor, Job, Writer
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpoolWriter
@@ -172,6 +172,10 @@ class SqliteSpool:
     def keep_ahead(self, ahead: float) -> Deferred[None]:
         """Remember how far the queue's time is ahead of the machine's; ``kept_time`` tells the next run."""
         return self._writer.submit(times.keep, ahead)
+
+    def submit(self, job: Job, payload: Any) -> Deferred[Any]:
+        """Have a job of the small tables beside the mail done, in the same groups; fires after the commit."""
+        return self._writer.submit(job, payload)
 
     def settle(self, results: Sequence[Settled], reports: Sequence[Any]) -> Deferred[list[Message]]:
         """See ISpool."""

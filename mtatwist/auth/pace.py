@@ -1,0 +1,58 @@
+"""When a login is refused: after the same time for every reason. Pure: time, in seconds, is passed in.
+
+What takes time is hidden behind the time that refusals usually take, and behind a delay that grows with them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mtatwist.auth.client import Client
+
+FIRST_DELAY = 0.5
+"""Seconds; what a directory or a good hash needs is less, on a machine that is not overloaded."""
+
+LONGEST_DELAY = 5.0
+"""The delay doubles with each refusal of the same name at the same address, up to this."""
+
+LONGEST = 10.0
+"""The most that a slow directory makes refusals take. It is also how long a login may take at all."""
+
+REMEMBERED = 64
+"""So many of the last refusals say what they usually take."""
+
+CLIENTS = 10_000
+"""Pairs whose refusals are counted; beyond that, those refused longest ago begin anew."""
+
+
+class Pace:
+    """How long refusals take."""
+
+    def __init__(self, forgotten_after: float) -> None:
+        """``forgotten_after``: seconds without a refusal, after which a client's delay is the first one again."""
+        self._forgotten_after = forgotten_after
+        self._taken: deque[float] = deque(maxlen=REMEMBERED)
+        # How often, and when last: the one refused longest ago comes first.
+        self._refused: dict[Client, tuple[int, float]] = {}
+
+    def took(self, seconds: float) -> None:
+        """So long it took to find out that a password is wrong, or a user unknown, and to keep it."""
+        self._taken.append(min(seconds, LONGEST))
+
+    def refused(self, client: Client, now: float) -> float:
+        """How long after its beginning this refusal is to be said.
+
+        Whatever its reason was, it counts: were it otherwise, the delay would tell the reason.
+        """
+        times, last = self._refused.pop(client, (0, now))
+        times = 1 if last <= now - self._forgotten_after else times + 1
+        self._refused[client] = (times, now)
+        if len(self._refused) > CLIENTS:
+            del self._refused[next(iter(self._refused))]
+        # No power of two that does not fit.
+        growing: float = min(FIRST_DELAY * 2.0 ** min(times - 1, 10), LONGEST_DELAY)
+        return max(growing, max(self._taken, default=0.0))
+
+    def succeeded(self, client: Client) -> None:
+        """It begins anew."""
+        self._refused.pop(client, None)
