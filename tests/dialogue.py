@@ -50,6 +50,9 @@ class Settings:
     errors: int = 10
     spool: str = "works"
     validator: str = ""
+    require_tls: bool = True
+    failures: int = 3
+    checker: str = "works"
     lockstep_only: bool = False
     one_write_only: bool = False
     not_yet: str = ""

@@ -8,24 +8,29 @@ from ipaddress import ip_network
 from typing import Any
 
 from dialogue import Settings, Stored, Wire
-from twisted.cred.checkers import AllowAnonymousAccess
-from twisted.cred.portal import Portal
+from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm, Portal
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import ISSLTransport, ITLSTransport, ITransport
 from twisted.internet.task import Clock
 from twisted.mail import smtp
+from twisted.mail.imap4 import LOGINCredentials, PLAINCredentials
 from zope.interface import directlyProvides, implementer
 
+from mtatwist.auth.credentials import AuthUnavailable, ILogin, Login
+from mtatwist.auth.mechanisms import REGISTRY
 from mtatwist.envelope import Envelope, Message, Recipient
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.connection import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
+from mtatwist.receive.login import Logins
 from mtatwist.smtp.address import DomainSet
 from mtatwist.smtp.reply import Reply
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
-from mtatwist.transaction import Transaction
+from mtatwist.transaction import Account, Transaction
 from mtatwist.validators.chain import Chain
 from mtatwist.validators.loop import Loop
 from mtatwist.validators.parameters import Parameters
@@ -129,6 +134,40 @@ class Moody:
         return later
 
 
+USERS = {"alice": "secret", "grün": "größe"}
+"""Who may log in."""
+
+
+@implementer(ICredentialsChecker)
+class MoodyChecker:
+    """Knows USERS, and does what a dialogue says."""
+
+    credentialInterfaces = (ILogin,)
+
+    def __init__(self, mood: str, pending: deque[Deferred[Any]]) -> None:
+        self.mood = mood
+        self._pending = pending
+
+    def requestAvatarId(self, credentials: Login) -> Any:
+        """See ICredentialsChecker."""
+        if self.mood == "unavailable":
+            return fail(AuthUnavailable("the directory is away"))
+        if self.mood == "crashes":
+            raise RuntimeError("a secret of this server")
+        later: Deferred[Any] = Deferred()
+        if self.mood == "slow":
+            self._pending.append(later)
+        elif self.mood != "never answers":
+            later.callback(None)
+        return later.addCallback(lambda _: self._check(credentials))
+
+    @staticmethod
+    def _check(login: Login) -> Account:
+        if not login.checkPassword(USERS.get(login.user, "").encode()):
+            raise UnauthorizedLogin
+        return Account(login.user, frozenset({f"{login.user}@example.org"}))
+
+
 class OurServer:
     """Our receiver, with a spool in memory."""
 
@@ -164,7 +203,7 @@ class OurServer:
             postmaster="admin@example.org",
         )
         self._factory = ReceiveFactory(
-            Portal(Realm(door), [AllowAnonymousAccess()]),
+            Portal(Realm(door), [AllowAnonymousAccess(), MoodyChecker(settings.checker, self.pending)]),
             clock=self.clock,
             sessions=Sessions(connections=10, connections_per_address=10),
             chain=chain,
@@ -176,6 +215,11 @@ class OurServer:
             role=settings.role,
             tls_context=None if settings.tls == "none" else object(),
             implicit_tls=settings.tls == "implicit",
+            logins=Logins(
+                {name.encode(): challenger for name, challenger in REGISTRY.items()},
+                require_tls=settings.require_tls,
+                failures=settings.failures,
+            ),
         )
 
     def connect(self) -> Wire:
@@ -226,8 +270,11 @@ class ParentServer:
 
     def connect(self) -> Wire:
         """A new connection."""
-        protocol: Any = smtp.ESMTP(contextFactory=object() if self._settings.tls == "starttls" else None)
+        challengers = {b"PLAIN": PLAINCredentials, b"LOGIN": LOGINCredentials} if self._settings.role != "mx" else None
+        protocol: Any = smtp.ESMTP(challengers, object() if self._settings.tls == "starttls" else None)
+        users = InMemoryUsernamePasswordDatabaseDontUse(alice=b"secret")
         protocol.delivery = _ParentDelivery(self._settings, self.pending, self._stored)
+        protocol.portal = Portal(_ParentRealm(protocol.delivery), [users])
         protocol.host = HOSTNAME
         protocol.callLater = self.clock.callLater
         protocol.timeout = 300
@@ -241,8 +288,20 @@ class ParentServer:
         return self._stored
 
 
+@implementer(IRealm)
+class _ParentRealm:
+    def __init__(self, delivery: _ParentDelivery) -> None:
+        self._delivery = delivery
+
+    def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+        self._delivery.user = avatarId
+        return smtp.IMessageDelivery, self._delivery, lambda: None
+
+
 @implementer(smtp.IMessageDelivery)
 class _ParentDelivery:
+    user = b""
+
     def __init__(self, settings: Settings, pending: deque[Deferred[Any]], stored: list[Stored]) -> None:
         self._settings, self._pending, self._stored = settings, pending, stored
 
@@ -250,12 +309,12 @@ class _ParentDelivery:
         return b""
 
     def validateFrom(self, helo: Any, origin: smtp.Address) -> Any:
-        if self._settings.role == "submission":
+        if self._settings.role == "submission" and not self.user:
             raise smtp.SMTPServerError(530, "Authentication required")
         return self._answer(origin)
 
     def validateTo(self, user: smtp.User) -> Any:
-        if user.dest.domain.lower() != self._settings.relay_domains.encode():
+        if user.dest.domain.lower() != self._settings.relay_domains.encode() and not self.user:
             raise smtp.SMTPBadRcpt(user)
         return self._answer(lambda: _ParentMessage(self._settings, user, self._stored))
 

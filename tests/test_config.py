@@ -37,7 +37,9 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "tls.private_key": ('"/etc/ssl/mx.key"', "/etc/ssl/mx.key"),
     "tls.minimum": ('"1.3"', "1.3"),
     "auth.backend": ('"ldap"', "ldap"),
+    "auth.mechanisms": ('["LOGIN"]', ("LOGIN",)),
     "auth.require_tls": ("false", False),
+    "auth.failures": ("2", 2),
     "auth.file": ('"people"', "{here}/mtatwist-data/people"),
     "auth.ldap.uris": (
         '["ldap://ldap1.example.org", "ldaps://ldap2.example.org"]',

@@ -10,7 +10,7 @@ import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from receive.whole import Whole
+from receive.whole import ALICE, SUBMISSION, Whole
 from rigs.fake_dns import Rig, Zone, silent
 from rigs.pump import Pump
 from transports.peer import Peer
@@ -174,6 +174,15 @@ def tls(server: Whole) -> Instruments:
     return server.metrics
 
 
+def login(*lines: str, checker: str = "works") -> Callable[[Whole], Instruments]:
+    def scenario(server: Whole) -> Instruments:
+        server.checker.mood = checker
+        server.connect().say("EHLO client.test", *lines)
+        return server.metrics
+
+    return scenario
+
+
 def group(fails: bool | Exception) -> Callable[[Whole], Instruments]:
     def scenario(server: Whole) -> Instruments:
         pump: Any = Pump()
@@ -228,6 +237,11 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.smtp.replies.4xx": store_fails,
     "mtatwist.smtp.replies.5xx": say("NONSENSE"),
     "mtatwist.tls.sessions": tls,
+    "mtatwist.auth.succeeded": login(ALICE),
+    "mtatwist.auth.refused": login("AUTH PLAIN AGFsaWNlAHdyb25n"),
+    "mtatwist.auth.unavailable": login(ALICE, checker="unavailable"),
+    "mtatwist.auth.aborted": login("AUTH LOGIN", "*"),
+    "mtatwist.auth.crashes": login(ALICE, checker="crashes"),
     "mtatwist.messages.accepted": accepted,
     "mtatwist.messages.accepted.bytes": accepted,
     "mtatwist.messages.refused": refused,
@@ -285,7 +299,7 @@ def reading(metrics: Instruments, name: str) -> int:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_it_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    server = Whole(monkeypatch, tmp_path)
+    server = Whole(monkeypatch, tmp_path, SUBMISSION if name.startswith("mtatwist.auth.") else None)
     before = reading(server.metrics, name)
     assert reading(SCENARIOS[name](server), name) > before
 

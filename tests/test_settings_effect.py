@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
-from receive.whole import HELD, Session, Whole
+from receive.whole import ALICE, HELD, SUBMISSION, Session, Whole
 from rigs import certificates
 from rigs.fake_dns import Zone, silent
 from transports.peer import Peer
@@ -24,7 +24,7 @@ from twisted.logger import ILogObserver, LogLevel
 
 from mtatwist import describe
 from mtatwist.dns.cache import Answer
-from mtatwist.tls.policy import CertificateError
+from mtatwist.tls.keypair import CertificateError
 
 ROOT = Path(__file__).resolve().parents[1]
 STRANGER = "192.0.2.7"
@@ -274,6 +274,7 @@ def log_line(server: Whole) -> bool:
     return True
 
 
+NOBODY = "AUTH PLAIN AGFsaWNlAHdyb25n"
 ENVELOPE = ("MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test>")
 IMPLICIT = {"listen.tls": '"implicit"', "tls.certificate": '"one/mta.pem"', "tls.private_key": '"one/mta.key"'}
 BIG = f"MAIL FROM:<me@away.test> SIZE={20 * 2**20}"
@@ -368,6 +369,9 @@ EFFECTS: dict[str, Effect | str] = {
     ),
     "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
     "spool.ballast": "tests/integration/test_disk_faults.py::test_a_full_disk_drains_on_its_ballast",
+    "auth.mechanisms": Effect(reply(ALICE), {'["PLAIN", "LOGIN"]': 235, '["LOGIN"]': 504}, SUBMISSION),
+    "auth.require_tls": Effect(reply(ALICE), {"true": 538, "false": 235}, {"listen.role": '"submission"'}),
+    "auth.failures": Effect(reply(*[NOBODY] * 2, "NOOP"), {"2": 421, "3": 250}, SUBMISSION),
     "log.format": Effect(log_line, {'"json"': True, '"text"': False}),
 }
 WITH_EFFECT = {entry.path for entry in describe.select("") if describe.as_object(entry)["effect"]}

@@ -245,12 +245,16 @@ class Connection(smtp.ESMTP):
             self._output.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _refuse(self, what: Reply) -> None:
-        """Refuse a command; too many of them end the session."""
-        self._errors += 1
+        """Refuse a command, and say so in the log."""
         session = self.session
         _log.info(
             "refused", session=session.id, peer=session.peer, helo=session.helo, command=self._said(), reply=str(what)
         )
+        self._reject(what)
+
+    def _reject(self, what: Reply) -> None:
+        """Refuse a command; too many of them end the session."""
+        self._errors += 1
         self.answer(what)
         if self._errors >= self._limits.errors:
             self._end(reply.TOO_MANY_ERRORS)
@@ -258,7 +262,7 @@ class Connection(smtp.ESMTP):
     def _said(self) -> str:
         """The last command: whole where it names a path; of others, which may be secret, the verb."""
         line = self._line[:LOGGED].decode("utf-8", "replace")
-        verb = line.partition(" ")[0]
+        verb = line.replace("\t", " ").partition(" ")[0]
         return line if verb.upper() in ("MAIL", "RCPT") else verb
 
     # Input.

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from mtatwist.output import Output
 from mtatwist.receive.clock import Deadline
 from mtatwist.receive.connection import ABORT_AFTER, Connection, Limits, Timeouts
+from mtatwist.receive.login import Logins
 from mtatwist.receive.protocol import ReceiveProtocol
 from mtatwist.smtp.reply import SHUTDOWN, TOO_MANY_CONNECTIONS, Reply
 from mtatwist.transaction import Session
@@ -38,6 +39,8 @@ TURNED_LIMIT = 16
 
 PEERS_KNOWN = 4096
 """Addresses that a listener remembers."""
+
+NO_LOGINS = Logins()
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -162,9 +165,10 @@ class ReceiveFactory(smtp.SMTPFactory):
         role: str = "mx",
         tls_context: Any = None,
         implicit_tls: bool = False,
+        logins: Logins = NO_LOGINS,
     ) -> None:
         """``networks`` may relay; ``tls_context`` is a context factory (None: no TLS); with ``implicit_tls`` the
-        listener itself does TLS."""
+        listener itself does TLS; ``logins`` count where the role is submission."""
         super().__init__(portal)
         self._clock = clock
         self.domain = hostname.encode("ascii")
@@ -178,6 +182,7 @@ class ReceiveFactory(smtp.SMTPFactory):
         self._role = role
         self._tls_context = tls_context
         self._implicit_tls = implicit_tls
+        self._logins = logins if role == "submission" else NO_LOGINS
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """A session, or a polite word when there are too many."""
@@ -198,6 +203,7 @@ class ReceiveFactory(smtp.SMTPFactory):
             clock=self._clock,
             ended=self._session_ended,
             check_header=self._chain.header,
+            logins=self._logins,
             contextFactory=self._tls_context,
         )
         protocol.factory = self

@@ -22,7 +22,7 @@ from mtatwist.domain import wire_domain
 from mtatwist.envelope import Recipient
 from mtatwist.interfaces import IMessageStream
 from mtatwist.receive.adapter import StreamedDelivery
-from mtatwist.receive.content import ContentConnection
+from mtatwist.receive.login import MAX_RESPONSE_LINE, RESPONSE_TOO_LONG, TLS_FIRST, LoginConnection
 from mtatwist.smtp import command, reply
 from mtatwist.smtp.address import NULL
 from mtatwist.smtp.framing import LineFramer
@@ -34,7 +34,7 @@ _log = Logger()
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE", "PRI"})
 
 
-class ReceiveProtocol(ContentConnection):
+class ReceiveProtocol(LoginConnection):
     """One SMTP session."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -50,13 +50,20 @@ class ReceiveProtocol(ContentConnection):
         self.resetTimeout()
         if isinstance(line, Reply):
             self._line = b""
-            self._refuse(line)
+            if self.mode == smtp.AUTH:
+                self._give_up(RESPONSE_TOO_LONG if line == reply.LINE_TOO_LONG else line)
+            else:
+                self._refuse(line)
         elif self.mode == smtp.AUTH:
             self.state_AUTH(line)
         else:
             self._line = line
             self.state_COMMAND(line)
         return True
+
+    def _expect_response(self, expected: bool) -> None:
+        super()._expect_response(expected)
+        self._framer.limit = MAX_RESPONSE_LINE if expected else command.MAX_COMMAND_LINE
 
     def lookupMethod(self, verb: str) -> Callable[[str], None] | None:
         """(SMTP) The method for a verb: those of the table, and nothing else that happens to have such a name."""
@@ -99,6 +106,8 @@ class ReceiveProtocol(ContentConnection):
         }
         if self.canStartTLS:
             offered[b"STARTTLS"] = None
+        if self._offers_login:
+            offered[b"AUTH"] = list(self.challengers)
         return offered
 
     def do_EHLO(self, rest: str) -> None:
@@ -136,6 +145,8 @@ class ReceiveProtocol(ContentConnection):
             self._end(reply.SHUTDOWN)
         elif not self.session.helo or self._transaction is not None:
             self._refuse(reply.BAD_SEQUENCE)
+        elif self._tls_is_due:
+            self._refuse(TLS_FIRST)
         else:
             address, parameters = command.parse_path_command("FROM:", rest)
             if not address.domain and address != NULL:
@@ -265,18 +276,11 @@ class ReceiveProtocol(ContentConnection):
         self._metrics.tls_sessions.value += 1
         self.session.tls = "TLS"
 
-    def ext_AUTH(self, rest: str) -> None:
-        """RFC 4954: there are no mechanisms yet."""
-        if not rest.strip():
-            self._refuse(Reply(501, "5.5.4", "Syntax: AUTH mechanism"))
-        else:
-            self._refuse(reply.NOT_IMPLEMENTED)
-
     def _forget_session(self) -> None:
         self._reset()
         self.session.helo = ""
         self._helo = (None, self.session.peer.encode())
-        self._stream = self.delivery = None
+        self._log_out()
 
 
 def _routed_domain(domain: str) -> str:

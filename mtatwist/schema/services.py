@@ -91,9 +91,18 @@ class Ldap:
 class Lockout:
     """When guessing passwords is stopped."""
 
-    threshold: int = key(v.integer(1), 5, "How many wrong passwords lock an account.", effect=False)
-    window: float = key(v.DURATION, "15m", "In what time these are counted.", effect=False)
-    duration: float = key(v.DURATION, "30m", "How long the account stays locked.", effect=False)
+    threshold: int = key(
+        v.integer(1),
+        5,
+        "How many different wrong passwords lock an account, or lock it at one address that it has logged in from.",
+    )
+    address_threshold: int = key(
+        v.integer(1),
+        50,
+        "How many wrong names and passwords lock an address (of IPv6 a /64) for all accounts; offices share one.",
+    )
+    window: float = key(v.DURATION, "15m", "In what time these are counted.")
+    duration: float = key(v.DURATION, "30m", "How long a lock stays.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +110,13 @@ class Auth:
     """Who may send mail through this server, after authentication."""
 
     backend: str = key(v.choice("ldap", "file"), "file", "Where users and passwords are looked up.", effect=False)
-    require_tls: bool = key(v.BOOLEAN, True, "Whether AUTH is refused before TLS.", effect=False)
+    mechanisms: tuple[str, ...] = key(
+        v.list_of(v.choice("PLAIN", "LOGIN")),
+        ["PLAIN", "LOGIN"],
+        "The SASL mechanisms that are offered. All of them show us the password, so that it can be looked up.",
+    )
+    require_tls: bool = key(v.BOOLEAN, True, "Whether AUTH, and MAIL on submission, are refused before TLS.")
+    failures: int = key(v.integer(1), 3, "How many failed logins end a session.")
     file: str = key(v.DATA_PATH, "users", 'The users and password hashes of the "file" backend.', effect=False)
     ldap: Ldap = table(Ldap)
     lockout: Lockout = table(Lockout)

@@ -9,8 +9,8 @@ class LineFramer:
     """Cuts command lines out of a buffer; one that can't be taken is refused once, and skipped to its CRLF."""
 
     def __init__(self, limit: int) -> None:
-        """``limit``: octets a line may have, CRLF included."""
-        self._limit = limit
+        """``limit``: octets a line may have, CRLF included; it may be changed between lines."""
+        self.limit = limit
         self._skipping = False
 
     def cut(self, buffer: bytes, start: int) -> tuple[bytes | Reply | None, int]:
@@ -18,7 +18,7 @@ class LineFramer:
         when it is not complete; and where to go on. Up to one CR is left in the buffer."""
         if not self._skipping:
             end = buffer.find(b"\n", start)
-            if start < end < start + self._limit and buffer[end - 1] == 13:
+            if start < end < start + self.limit and buffer[end - 1] == 13:
                 return buffer[start : end - 1], end + 1
         return self._cut_bad(buffer, start)
 
@@ -31,7 +31,7 @@ class LineFramer:
             self._skipping = False
             start = end + 2
         end = buffer.find(b"\n", start)
-        if (end + 1 if end >= 0 else len(buffer)) - start > self._limit:
+        if (end + 1 if end >= 0 else len(buffer)) - start > self.limit:
             self._skipping = True
             return LINE_TOO_LONG, end - 1 if end >= 0 else self._all_but_cr(buffer)
         if end < 0:

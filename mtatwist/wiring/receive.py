@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from twisted.cred.portal import Portal
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 from mtatwist.config import Config
 from mtatwist.envelope import Message, Recipient
@@ -21,8 +22,7 @@ from mtatwist.smtp.reply import Reply
 from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
 from mtatwist.wiring import fields
-from mtatwist.wiring.auth import make_checkers
-from mtatwist.wiring.tls import make_tls
+from mtatwist.wiring.auth import make_checkers, make_logins
 
 
 def make_listeners(
@@ -35,10 +35,11 @@ def make_listeners(
     wake: Callable[[Message], None],
     queue_time: Callable[[], float],
     refuse_mailbox: Callable[[Recipient], Reply | None],
+    tls: IOpenSSLServerConnectionCreator | None,
     fail: Callable[[int, str], NoReturn],
     lost: Callable[[int, str], None],
 ) -> list[Listener]:
-    """One for each ``[[listen]]``. Raises CertificateError."""
+    """One for each ``[[listen]]``; ``tls`` is what they begin TLS with, where they do."""
     domains = DomainSet(config.relay.domains)
     validators = build(
         config.validators.order,
@@ -64,7 +65,6 @@ def make_listeners(
         postmaster=config.relay.postmaster,
     )
     portal = Portal(Realm(door), make_checkers(config, reactor, metrics))
-    tls = make_tls(config)
     return [
         Listener(
             reactor,
@@ -82,6 +82,7 @@ def make_listeners(
                 role=listen.role,
                 tls_context=tls if listen.tls == "starttls" else None,
                 implicit_tls=listen.tls == "implicit",
+                logins=make_logins(config),
             ),
             role=listen.role,
             implicit_tls=tls if listen.tls == "implicit" else None,

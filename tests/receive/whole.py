@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from dialogue import Settings, Wire
-from dialogue_servers import make_wire
+from dialogue_servers import MoodyChecker, make_wire
 from rigs.fake_dns import FakeNetwork
 from transports.peer import Peer
 from transports.test_dial import resolving_reactor
+from twisted.cred.checkers import AllowAnonymousAccess
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
@@ -24,6 +26,7 @@ from mtatwist.envelope import Message
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.queue_time import KeptTime
+from mtatwist.wiring import receive as wiring
 
 BASE: dict[str, dict[str, str]] = {
     "server": {"hostname": '"mta.test"', "data_dir": '"data"'},
@@ -36,6 +39,9 @@ BASE: dict[str, dict[str, str]] = {
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 HELD = "held"
+ALICE = "AUTH PLAIN AGFsaWNlAHNlY3JldA=="
+"""Her login."""
+SUBMISSION = {"listen.role": '"submission"', "auth.require_tls": "false"}
 
 
 def toml(settings: dict[str, str]) -> str:
@@ -144,6 +150,8 @@ class Whole:
         file = directory / "mta.toml"
         file.write_text(toml(settings or {}))
         self.config = load(file)
+        self.checker = MoodyChecker("works", deque())
+        patch.setattr(wiring, "make_checkers", lambda *arguments: [AllowAnonymousAccess(), self.checker])
         self.mta = tap.Mta(self.config, self.reactor)
         self.spool: Any = self.mta.spool
         self.metrics = self.mta.metrics
