@@ -1,0 +1,174 @@
+"""What the directory knows of recipients: who gets mail, and what addresses stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ldap3.utils.conv import escape_filter_chars
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mtatwist.interfaces import DirectoryTrouble
+from mtatwist.recipients.names import Name
+from mtatwist.recipients.shared import Remembered, Shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from mtatwist.interfaces import IDirectory, IEntry
+
+_log = Logger()
+
+FOUND_SECONDS = 300.0
+"""How long it is remembered that an address exists, or what it stands for."""
+
+ABSENT_SECONDS = 60.0
+"""How long it is remembered that it does not."""
+
+ENTRIES = 10_000
+"""Answers remembered of each of these two kinds, for each of the two questions."""
+
+UNDER_WAY = 1000
+"""Questions at the same time; who would ask more is told at once that there is trouble."""
+
+MATCHES = 10
+"""Entries that one address may find; more are not looked at."""
+
+MEMBERS_AT_ONCE = 50
+"""Entries of members that one search asks for."""
+
+_PLACE = re.compile(r"\{(address|local|domain)\}")
+
+
+class TooManyMembers(Exception):
+    """A group is larger than may be expanded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searches:
+    """How to ask, as ``[auth.ldap]`` says: a filter that is None is never searched for.
+
+    ``members``: the most addresses and members that are looked at for one address.
+    """
+
+    recipient_filter: str | None
+    alias_filter: str | None
+    alias_attributes: Sequence[str]
+    member_attributes: Sequence[str]
+    member_filter: str
+    address_attributes: Sequence[str]
+    members: int
+
+
+class _Question:
+    """One kind of question: what is known of it, and what is being asked now."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.found: Remembered[Name, tuple[str, ...]] = Remembered(entries=ENTRIES, seconds=FOUND_SECONDS, clock=clock)
+        self.absent: Remembered[Name, tuple[str, ...]] = Remembered(
+            entries=ENTRIES, seconds=ABSENT_SECONDS, clock=clock
+        )
+        self.under_way: dict[Name, Shared[tuple[str, ...]]] = {}
+
+
+class DirectoryRecipients:
+    """Asks the directory, once for each address at a time, and remembers what it said."""
+
+    def __init__(self, directory: IDirectory, searches: Searches, *, clock: IReactorTime) -> None:
+        self._directory = directory
+        self._searches = searches
+        self._users = _Question(clock)
+        self._aliases = _Question(clock)
+
+    @property
+    def tells_who_exists(self) -> bool:
+        """Is it asked who gets mail?"""
+        return self._searches.recipient_filter is not None
+
+    async def knows(self, name: Name) -> bool:
+        """Does ``name`` get mail? Raises DirectoryTrouble."""
+        wanted = self._searches.recipient_filter
+        return wanted is not None and bool(await self._ask(self._users, name, lambda: self._search_user(wanted, name)))
+
+    async def forwards(self, name: Name) -> Sequence[str]:
+        """The addresses that ``name`` stands for; empty: it is no alias. Raises DirectoryTrouble, TooManyMembers."""
+        wanted = self._searches.alias_filter
+        if wanted is None:
+            return ()
+        return await self._ask(self._aliases, name, lambda: self._search_alias(wanted, name))
+
+    async def _ask(
+        self, question: _Question, name: Name, search: Callable[[], Coroutine[Any, Any, tuple[str, ...]]]
+    ) -> tuple[str, ...]:
+        known = question.found.get(name)
+        if known is None:
+            known = question.absent.get(name)
+        if known is not None:
+            return known
+        asked = question.under_way.get(name)
+        if asked is None:
+            if len(question.under_way) >= UNDER_WAY:
+                raise DirectoryTrouble("too many recipients are being looked up")
+            work = Deferred.fromCoroutine(search())
+            work.addCallback(self._remember, question, name)
+            asked = question.under_way[name] = Shared(work)
+            work.addBoth(self._answered, question, name)
+        return await asked.join()
+
+    @staticmethod
+    def _remember(answer: tuple[str, ...], question: _Question, name: Name) -> tuple[str, ...]:
+        (question.found if answer else question.absent).put(name, answer)
+        return answer
+
+    @staticmethod
+    def _answered(result: object, question: _Question, name: Name) -> None:
+        del question.under_way[name]
+
+    async def _search_user(self, filter: str, name: Name) -> tuple[str, ...]:
+        entries = await self._directory.search(_filled(filter, name), ["1.1"], 1)
+        return tuple(entry.dn for entry in entries)
+
+    async def _search_alias(self, filter: str, name: Name) -> tuple[str, ...]:
+        searches = self._searches
+        attributes = [*searches.alias_attributes, *searches.member_attributes]
+        entries = await self._directory.search(_filled(filter, name), attributes, MATCHES)
+        addresses = dict.fromkeys(_values(entries, searches.alias_attributes))
+        members = list(dict.fromkeys(_values(entries, searches.member_attributes)))
+        if len(addresses) + len(members) > searches.members:
+            raise TooManyMembers
+        for start in range(0, len(members), MEMBERS_AT_ONCE):
+            addresses.update(dict.fromkeys(await self._search_members(members[start : start + MEMBERS_AT_ONCE])))
+        return tuple(addresses)
+
+    async def _search_members(self, dns: Sequence[str]) -> list[str]:
+        """The addresses of these entries; one that has none gets nothing, and the log says so."""
+        asked = "".join(self._searches.member_filter.replace("{dn}", escape_filter_chars(dn)) for dn in dns)
+        wanted = self._searches.address_attributes
+        entries = await self._directory.search(f"(|{asked})" if len(dns) > 1 else asked, wanted, len(dns))
+        found = [next(iter(_values([entry], wanted)), "") for entry in entries]
+        addresses = [address for address in found if address]
+        if len(addresses) < len(dns):
+            _log.info("group_members_without_address", count=len(dns) - len(addresses), members=list(dns))
+        return addresses
+
+
+def _filled(filter: str, name: Name) -> str:
+    """The filter with the address in it, escaped (RFC 4515 §3)."""
+    parts = {"address": str(name), "local": name.local, "domain": name.domain}
+    return _PLACE.sub(lambda match: escape_filter_chars(parts[match[1]]), filter)
+
+
+def _values(entries: Sequence[IEntry], attributes: Sequence[str]) -> list[str]:
+    """What these attributes hold, in their order. Raises TooManyMembers when the server gives only a part of them."""
+    values: list[str] = []
+    for entry in entries:
+        for attribute in attributes:
+            values += entry.attributes.get(attribute.lower(), ())
+            # Active Directory gives large groups by the piece.
+            if any(name.startswith(f"{attribute.lower()};range=") for name in entry.attributes):
+                raise TooManyMembers
+    return values
