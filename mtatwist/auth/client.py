@@ -17,8 +17,8 @@ NOWHERE = "local"
 FINGERPRINT_BYTES = 2
 """Enough to tell a repeated password from another one; too little to find out the password, even with the key."""
 
-# Directories ignore them when they compare names, so they must not make another name here.
-_IGNORED = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+# Directories ignore them when they compare names (RFC 4518 §2.2), so they must not make another name here.
+_IGNORED = frozenset({"Cc", "Cf", "Cs"})
 
 
 class Client(NamedTuple):
@@ -42,7 +42,8 @@ def counted_name(user: str) -> str:
     if len(user) > LONGEST_NAME:
         return f"{user[:32]}~{hashlib.blake2b(user.encode('utf-8', 'replace'), digest_size=16).hexdigest()}"
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", user).casefold())
-    return "".join(each for each in folded if unicodedata.category(each) not in _IGNORED) or "~"
+    seen = "".join(each for each in folded if unicodedata.category(each) not in _IGNORED)
+    return " ".join(seen.split()) or "~"
 
 
 @lru_cache(maxsize=4096)

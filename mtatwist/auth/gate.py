@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import LoginDenied, LoginFailed, UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
@@ -70,8 +70,13 @@ class Gate:
         self._timer: IDelayedCall | None = None
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
-        """(ICredentialsChecker) What the checker gives. Fires with UnauthorizedLogin or AuthUnavailable."""
-        return Deferred.fromCoroutine(self._enter(credentials))
+        """(ICredentialsChecker) What the checker gives. Fires with UnauthorizedLogin or AuthUnavailable.
+
+        To cancel it is only not to be told: who hangs up before a no has not guessed for nothing.
+        """
+        told: Deferred[Any] = Deferred()
+        Deferred.fromCoroutine(self._enter(credentials)).addBoth(told.callback)
+        return told
 
     async def _enter(self, login: Any) -> Any:
         if self._under_way >= UNDER_WAY:
@@ -130,7 +135,7 @@ class Gate:
         try:
             answer = maybeDeferred(self._checker.requestAvatarId, login)
             return await answer.addTimeout(max(deadline - self._clock.seconds(), 0), self._clock)
-        except (AuthUnavailable, UnauthorizedLogin, LoginDenied, CancelledError):
+        except (AuthUnavailable, UnauthorizedLogin, LoginDenied):
             raise
         except Late:
             raise AuthUnavailable("the answer took too long") from None
