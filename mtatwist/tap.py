@@ -35,13 +35,17 @@ from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.datadir import DataDirError
 from mtatwist.store.queue_time import QueueTime
 from mtatwist.store.trouble import Damaged
-from mtatwist.tls.policy import CertificateError, client_context
+from mtatwist.tls.client import client_context
+from mtatwist.tls.keypair import CertificateError
 from mtatwist.transports import REGISTRY as TRANSPORTS
 from mtatwist.transports.dial import Target
 from mtatwist.transports.smtp import ClientTimeouts
 from mtatwist.wiring import fields
+from mtatwist.wiring.auth import Users
 from mtatwist.wiring.dns import make_dns
+from mtatwist.wiring.hangup import Hangup
 from mtatwist.wiring.receive import make_listeners
+from mtatwist.wiring.tls import make_tls
 
 _log = Logger()
 
@@ -70,9 +74,11 @@ def makeService(options: Options) -> MultiService:
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     try:
         config = load(options["config"], data_dir=options["data-dir"])
-        return Mta(config, reactor, parent=options.parent)
+        mta = Mta(config, reactor, parent=options.parent)
     except (ConfigError, CertificateError) as error:
         _exit(os.EX_CONFIG, str(error))
+    Hangup(reactor, mta.reload).setServiceParent(mta)
+    return mta
 
 
 def _exit(code: int, why: str) -> NoReturn:
@@ -133,6 +139,8 @@ class Mta(MultiService):
         )
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
+        self._certificates = make_tls(config, reactor, metrics, wall=time.time)
+        self._users = Users(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
         self._listeners = make_listeners(
             config,
             reactor,
@@ -142,11 +150,15 @@ class Mta(MultiService):
             wake=self.relay.wake,
             queue_time=self.queue_time.now,
             refuse_mailbox=partial(refuse_mailbox, self._routes),
+            tls=None if self._certificates is None else self._certificates.server,
+            checkers=self._users.checkers,
             fail=self._fail,
             lost=self._listener_lost,
         )
         for listener in self._listeners:
             listener.setServiceParent(self)
+        if self._certificates is not None:
+            self._certificates.setServiceParent(self)
 
     def _targets(self, route: Route) -> Callable[[str], Awaitable[Sequence[Target]]]:
         """How the addresses behind a destination of this route are found."""
@@ -188,6 +200,15 @@ class Mta(MultiService):
                 f"server.data_dir {self._config.server.data_dir}: the spool can't be opened: {error}; check the disk"
                 " and the directory's owner before anything else touches it",
             )
+        if self._certificates is not None and self._config.embedded:
+            try:
+                self._certificates.load()
+            except CertificateError as error:
+                self._fail(os.EX_CANTCREAT, str(error))
+        try:
+            self._users.start()
+        except UserFileError as error:
+            self._fail(os.EX_CONFIG, f"auth.file: {error}")
         self.queue_time.start(self.spool.kept_time, self._schedule.longest)
         self.relay.startService()
         super().startService()
@@ -197,6 +218,12 @@ class Mta(MultiService):
         _log.info("start", version=__version__, pid=os.getpid(), listen=[one.facts() for one in self._listeners])
         if self._config.embedded:
             _log.info("hint", text=_hint(self._config, self._listeners))
+
+    def reload(self) -> None:
+        """Take what has changed outside: certificates and their keys. Whatever is wrong there changes nothing."""
+        _log.info("reload")
+        if self._certificates is not None:
+            self._certificates.reload()
 
     async def _stop(self) -> None:
         _log.info("stopping")

@@ -84,6 +84,11 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "route.connections": ("3", 3),
     "route.mx_port": ("26", 26),
     "route.mx_loopback": ("true", True),
+    "tls.reload": ('"5s"', 5.0),
+    "tls.client_certificates": ('"ask"', "ask"),
+    "tls.client_ca_file": ('"/etc/ssl/clients.pem"', "/etc/ssl/clients.pem"),
+    "tls.name.certificate": ('"/etc/ssl/two.pem"', "/etc/ssl/two.pem"),
+    "tls.name.private_key": ('"/etc/ssl/two.key"', "/etc/ssl/two.key"),
     "limits.message_size": ('"1MiB"', 1024 * 1024),
     "limits.recipients": ("7", 7),
     "limits.connections": ("8", 8),
@@ -91,6 +96,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "limits.hops": ("10", 10),
     "limits.data_rate": ('"2KiB"', 2048),
     "limits.errors": ("11", 11),
+    "timeouts.handshake": ('"16s"', 16.0),
     "timeouts.command": ('"11s"', 11.0),
     "timeouts.data_init": ('"12s"', 12.0),
     "timeouts.data_block": ('"13s"', 13.0),
@@ -138,6 +144,7 @@ NEEDED = {
     "listen": {"endpoint": '"tcp:25"'},
     "route": {"domain": '"*"', "transport": '"smtp"', "next_hop": '"smart.example.net"'},
     "control.token": {"name": '"ops"', "sha256": f'"{"0" * 64}"'},
+    "tls.name": {"certificate": '"name.pem"', "private_key": '"name.key"'},
     "relay.device": {"network": '"192.0.2.17"', "senders": '["scanner@example.org"]'},
     "dns.override": {"domain": '"other.example.org"', "addresses": '["192.0.2.9"]'},
 }
@@ -145,6 +152,10 @@ COMPANIONS = {
     "tls.certificate": {"tls.private_key": '"mx.key"'},
     "tls.private_key": {"tls.certificate": '"mx.pem"'},
     "listen.tls": {"tls.certificate": '"mx.pem"', "tls.private_key": '"mx.key"'},
+    "tls.client_certificates": {"tls.client_ca_file": '"clients.pem"'},
+    "tls.client_ca_file": {"tls.client_certificates": '"ask"'},
+    "tls.name.certificate": {"tls.certificate": '"mx.pem"', "tls.private_key": '"mx.key"'},
+    "tls.name.private_key": {"tls.certificate": '"mx.pem"', "tls.private_key": '"mx.key"'},
 }
 KEYS = [entry for entry in schema.walk() if isinstance(entry.item, Key)]
 
@@ -212,7 +223,7 @@ def test_setting(path: str, tmp_path: Path) -> None:
     assert value_at(config, path) == expected
     assert type(value_at(config, path)) is type(expected)
     default = configure(tmp_path, written({}))
-    if not path.startswith(("control.token", "dns.override", "relay.device")):
+    if not path.startswith(("control.token", "dns.override", "relay.device", "tls.name")):
         assert value_at(default, path) != expected, "the test must change the default"
     entry = next(entry for entry in KEYS if entry.path == path)
     assert isinstance(entry.item, Key)

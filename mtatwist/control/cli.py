@@ -8,6 +8,7 @@ to say about a configuration goes to standard output, one JSON object a line.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import io
 import json
 import os
@@ -22,7 +23,9 @@ from mtatwist import describe as text
 from mtatwist.config import ConfigError, Problem, load
 from mtatwist.control.spool_cli import Say, spool_group
 from mtatwist.schema import Tls
-from mtatwist.tls.policy import CertificateError, ServerContext
+from mtatwist.tls.examine import examine
+from mtatwist.tls.keypair import Files
+from mtatwist.tls.policy import Policy
 from mtatwist.values.base import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,17 +107,22 @@ def _refuse(context: click.Context, error: ConfigError) -> None:
     context.exit(os.EX_CONFIG)
 
 
-def _try_certificate(file: str, tls: Tls) -> list[str]:
-    """Read the certificate and its key as the server will; gives warnings. Raises ConfigError."""
-    if tls.certificate is None or tls.private_key is None:
-        return []
-    try:
-        ServerContext(tls.certificate, tls.private_key, tls.minimum)
-    except CertificateError as error:
-        if not error.forbidden:
-            raise ConfigError([Problem(file, error.key, error.reason)]) from None
-        return [f"{error}: it was not checked; run this as a user who may read it, as the server must at its start"]
-    return []
+def _try_certificates(file: str, tls: Tls) -> list[str]:
+    """Read the certificates and their keys as the server will; gives warnings. Raises ConfigError."""
+    problems, warnings = examine(
+        [Files(*each) for each in tls.pairs],
+        Policy(**{each.name: getattr(tls, each.name) for each in dataclasses.fields(Policy)}),
+        now=datetime.datetime.now(datetime.UTC),
+    )
+    for error in problems:
+        if error.forbidden:
+            warnings.append(
+                f"{error}: it was not checked; run this as a user who may read it, as the server must at its start"
+            )
+    wrong = [Problem(file, error.key, error.reason) for error in problems if not error.forbidden]
+    if wrong:
+        raise ConfigError(wrong)
+    return warnings
 
 
 @config.command()
@@ -129,7 +137,7 @@ def check(context: click.Context, file: str) -> None:
     """
     try:
         loaded = load(file)
-        warnings = [*loaded.warnings, *_try_certificate(file, loaded.tls)]
+        warnings = [*loaded.warnings, *_try_certificates(file, loaded.tls)]
     except ConfigError as error:
         _refuse(context, error)
         return

@@ -27,6 +27,7 @@ from mtatwist.schema.mail import (
     Spool,
     Timeouts,
     Tls,
+    TlsName,
     Validators,
 )
 from mtatwist.schema.relay import Device, Relay
@@ -67,6 +68,7 @@ __all__ = [
     "Submission",
     "Timeouts",
     "Tls",
+    "TlsName",
     "Token",
     "Validators",
     "items",

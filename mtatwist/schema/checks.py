@@ -55,6 +55,32 @@ def _check_tls(config: Config, report: Report) -> None:
     for here, there in (("certificate", "private_key"), ("private_key", "certificate")):
         if getattr(config.tls, here) is None and getattr(config.tls, there) is not None:
             report.problem(f"tls.{here}", f"is missing, but tls.{there} is there: write both or neither")
+    tls = config.tls
+    if tls.names and tls.certificate is None and tls.private_key is None:
+        report.problem(
+            "tls.certificate", "is missing: [[tls.name]] is for names that it does not have, so write it too"
+        )
+    if not report.good("tls.client_certificates", "tls.client_ca_file"):
+        return
+    if tls.client_certificates != "none" and tls.client_ca_file is None:
+        report.problem(
+            "tls.client_ca_file",
+            f'is missing: tls.client_certificates is "{tls.client_certificates}", so write whose certificates count',
+        )
+    if tls.client_certificates == "none" and tls.client_ca_file is not None:
+        report.warnings.append('tls.client_ca_file has no effect while tls.client_certificates is "none"')
+    _check_demanding(config, report)
+
+
+def _check_demanding(config: Config, report: Report) -> None:
+    if config.tls.client_certificates != "require":
+        return
+    for index, listen in enumerate(config.listen):
+        if listen.role == "mx" and listen.tls in ("starttls", "implicit"):
+            report.warnings.append(
+                f'listen[{index}] is for other mail servers, and with tls.client_certificates = "require" their TLS '
+                "fails: they deliver in clear, or not at all"
+            )
 
 
 def _check_relay(config: Config, report: Report) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 
-from mtatwist.schema.declare import computed, key, optional, required, table
+from mtatwist.schema.declare import computed, key, optional, required, table, tables
 from mtatwist.values import kinds as v
 from mtatwist.values.names import parse_domain, parse_host_port
 
@@ -66,8 +66,24 @@ class Listen:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TlsName:
+    """One more certificate, for clients that ask for a name that it has (SNI).
+
+    The names are the certificate's own (subject alternative names; ``*`` stands for one label). Where two certificates
+    have the same name, the earlier one is shown; who asks for a name that none of them has gets "tls.certificate".
+    """
+
+    certificate: str = required(v.PATH, "As tls.certificate.", example='"/etc/ssl/mail.example.net.pem"')
+    private_key: str = required(v.PATH, "As tls.private_key.", example='"/etc/ssl/mail.example.net.key"')
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """What this server shows to clients that use TLS."""
+    """What this server shows to clients that use TLS.
+
+    Files are read again when they change, and on SIGHUP: new sessions get the new certificate, the others go on. The
+    user the server runs as must be allowed to read them for that, not only root.
+    """
 
     certificate: str | None = optional(
         v.PATH,
@@ -77,6 +93,30 @@ class Tls:
     )
     private_key: str | None = optional(v.PATH, "The certificate's private key, in PEM.", example='"/etc/ssl/mx.key"')
     minimum: str = key(v.choice("1.2", "1.3"), "1.2", "The oldest TLS version that is accepted.")
+    reload: float = key(
+        v.DURATION, "30s", "How often the files are looked at. What is broken in them changes nothing, and is logged."
+    )
+    client_certificates: str = key(
+        v.choice("none", "ask", "require"),
+        "none",
+        'Whether clients are to show a certificate of an authority in "tls.client_ca_file". "ask" takes those without '
+        'one, or with another, all the same; "require" ends their handshake, on every listener with TLS: other mail '
+        "servers could deliver nothing any more. Who has shown one is logged; it does not allow anything by itself.",
+    )
+    client_ca_file: str | None = optional(
+        v.PATH,
+        'The authorities of clients\' certificates, in PEM; for "tls.client_certificates".',
+        example='"/etc/ssl/clients-ca.pem"',
+    )
+    names: tuple[TlsName, ...] = tables(TlsName, "name")
+
+    @property
+    def pairs(self) -> list[tuple[str, str, str]]:
+        """Certificate, private key and the table that names them: the default first; none without that."""
+        if self.certificate is None or self.private_key is None:
+            return []
+        more = [(each.certificate, each.private_key, f"tls.name[{i}]") for i, each in enumerate(self.names)]
+        return [(self.certificate, self.private_key, "tls"), *more]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +216,7 @@ class ClientTimeouts:
 class Timeouts:
     """How long to wait for clients."""
 
+    handshake: float = key(v.DURATION, "30s", "For a TLS handshake, from its beginning to its end.")
     command: float = key(v.DURATION, "5m", "For the next command.")
     data_init: float = key(v.DURATION, "2m", "For the first byte of a message, after the 354.")
     data_block: float = key(v.DURATION, "3m", "For the next piece of a message.")

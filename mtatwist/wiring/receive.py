@@ -36,10 +36,11 @@ def make_listeners(
     queue_time: Callable[[], float],
     refuse_mailbox: Callable[[Recipient], Reply | None],
     tls: IOpenSSLServerConnectionCreator | None,
+    checkers: Sequence[ICredentialsChecker],
     fail: Callable[[int, str], NoReturn],
     lost: Callable[[int, str], None],
 ) -> list[Listener]:
-    """One for each ``[[listen]]``; ``tls`` is what they begin TLS with, where they do."""
+    """One for each ``[[listen]]``; ``tls`` is what they begin TLS with; ``checkers`` are the portal's."""
     domains = DomainSet(config.relay.domains)
     validators = build(
         config.validators.order,

@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 import datetime
+from functools import partial
+from typing import Any
+
+from twisted.internet.threads import deferToThreadPool
 
 from mtatwist.config import Config
+from mtatwist.metrics.instruments import Instruments
 from mtatwist.tls import selfsigned
-from mtatwist.tls.policy import CertificateError, ServerContext
+from mtatwist.tls.keypair import CertificateError, Files
+from mtatwist.tls.pairs import Pairs
+from mtatwist.tls.policy import Policy
+from mtatwist.tls.watch import CertificateWatch
+from mtatwist.wiring import fields
 
 
-def make_tls(config: Config) -> ServerContext | None:
-    """As ``[tls]`` says; None without a certificate. Raises CertificateError."""
-    certificate, private_key = config.tls.certificate, config.tls.private_key
-    if not certificate or not private_key:
+def make_tls(config: Config, reactor: Any, metrics: Instruments, *, wall: Any) -> CertificateWatch | None:
+    """As ``[tls]`` says; None without a certificate. Raises CertificateError.
+
+    Files of the administrator's are read here: after it has given its privileges away the process may not be allowed
+    to. Our own wait for :meth:`CertificateWatch.startService`, when the data directory is ours.
+    """
+    if not config.tls.pairs:
         return None
-    if config.embedded:
-        try:
-            selfsigned.ensure(certificate, private_key, config.server.hostname, now=datetime.datetime.now(datetime.UTC))
-        except OSError as error:
-            raise CertificateError("tls.certificate", f"{certificate} can't be made: {error.strerror}") from None
-    return ServerContext(certificate, private_key, config.tls.minimum)
+    certificates = CertificateWatch(
+        Pairs(
+            [Files(*each) for each in config.tls.pairs],
+            Policy(**fields(config.tls, Policy)),
+            seconds=reactor.seconds,
+            prepare=partial(_make_our_own, config, wall) if config.embedded else None,
+        ),
+        interval=config.tls.reload,
+        clock=reactor,
+        wall=wall,
+        in_thread=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        metrics=metrics,
+    )
+    if not config.embedded:
+        certificates.load()
+    return certificates
+
+
+def _make_our_own(config: Config, wall: Any) -> None:
+    ((certificate, private_key, _),) = config.tls.pairs
+    now = datetime.datetime.fromtimestamp(wall(), datetime.UTC)
+    try:
+        selfsigned.ensure(certificate, private_key, config.server.hostname, now=now)
+    except OSError as error:
+        raise CertificateError("tls.certificate", f"{certificate} can't be made: {error.strerror}") from None

@@ -15,7 +15,7 @@ from rigs import certificates
 from mtatwist import describe, schema
 from mtatwist.control.cli import main
 from mtatwist.schema.declare import Key
-from mtatwist.tls import policy
+from mtatwist.tls import keypair
 
 GOOD = '[[listen]]\nendpoint = "tcp:25"\n[metrics]\napi_key = "hunter2"\n'
 BAD = '[[listen]]\nendpoint = "tcp:25"\n[limits]\nhops = 0\nerors = 1\n'
@@ -79,7 +79,7 @@ def test_check_certificate(tmp_path: Path) -> None:
         (missing, ours.key, f"tls.certificate: {missing}: No such file or directory"),
         (text, ours.key, f"tls.certificate: {text} is not a certificate in PEM form"),
         (ours.certificate, missing, f"tls.private_key: {missing}: No such file or directory"),
-        (ours.certificate, other.key, f"tls.private_key: {other.key} is not the unencrypted PEM key of"),
+        (ours.certificate, other.key, f"tls.private_key: {other.key} is not the key of {ours.certificate}"),
     ):
         file = with_certificate(tmp_path, certificate, key)
         result = mtactl("config", "check", file)
@@ -91,12 +91,12 @@ def test_check_certificate_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A key that only the server's user may read can't be checked, which is worth a warning."""
     ours = certificates.make(tmp_path)
 
-    def locked(path: str, *arguments: Any) -> Any:
+    def locked(path: str, *arguments: Any, **options: Any) -> Any:
         if path == str(ours.key):
             raise PermissionError(errno.EACCES, "Permission denied", path)
-        return open(path, *arguments)
+        return open(path, *arguments, **options)
 
-    monkeypatch.setattr(policy, "open", locked, raising=False)
+    monkeypatch.setattr(keypair, "open", locked, raising=False)
     result = mtactl("config", "check", with_certificate(tmp_path, ours.certificate, ours.key))
     assert result.exit_code == 0
     assert f"warning: tls.private_key: {ours.key}: Permission denied: it was not checked" in result.stderr
