@@ -17,6 +17,7 @@ from twisted.python import usage
 from twisted.python.logfile import LogFile
 
 from mtatwist import __version__
+from mtatwist.auth.user_file import UserFileError
 from mtatwist.config import Config, ConfigError, load
 from mtatwist.descriptors import Exhaustion, share_out
 from mtatwist.log import LineObserver
@@ -233,6 +234,7 @@ class Mta(MultiService):
         sessions = Deferred.fromCoroutine(self._ended(lambda: self.sessions.shut_down(self._reactor, grace)))
         await self._ended(self.relay.stopService)
         await sessions
+        self._users.stop()
         globalLogPublisher.removeObserver(self._exhaustion)
         self.queue_time.stop()
         self.dns.resolver.stop()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
@@ -22,7 +23,7 @@ from mtatwist.smtp.reply import Reply
 from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
 from mtatwist.wiring import fields
-from mtatwist.wiring.auth import make_checkers, make_logins
+from mtatwist.wiring.auth import make_logins
 
 
 def make_listeners(
@@ -65,7 +66,7 @@ def make_listeners(
         domains=domains,
         postmaster=config.relay.postmaster,
     )
-    portal = Portal(Realm(door), make_checkers(config, reactor, metrics))
+    portal = Portal(Realm(door), checkers)
     return [
         Listener(
             reactor,

@@ -13,7 +13,7 @@ from dialogue_servers import MoodyChecker, make_wire
 from rigs.fake_dns import FakeNetwork
 from transports.peer import Peer
 from transports.test_dial import resolving_reactor
-from twisted.cred.checkers import AllowAnonymousAccess
+from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
@@ -26,7 +26,6 @@ from mtatwist.envelope import Message
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.queue_time import KeptTime
-from mtatwist.wiring import receive as wiring
 
 BASE: dict[str, dict[str, str]] = {
     "server": {"hostname": '"mta.test"', "data_dir": '"data"'},
@@ -76,6 +75,10 @@ class Spool(MemorySpool):
         """See SqliteSpool."""
         return succeed(None)
 
+    def submit(self, job: Any, payload: Any) -> Deferred[Any]:
+        """See SqliteSpool: there is no database to do it in."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """See SqliteSpool."""
 
@@ -92,6 +95,19 @@ class Writer(MemoryWriter):
         if self._spool.trouble != HELD:
             done.errback(OSError(self._spool.trouble))
         return done
+
+
+class Users:
+    """See wiring.auth.Users: those of the dialogues."""
+
+    def __init__(self, checker: MoodyChecker) -> None:
+        self.checkers: list[ICredentialsChecker] = [AllowAnonymousAccess(), checker]
+
+    def start(self) -> None:
+        """See wiring.auth.Users."""
+
+    def stop(self) -> None:
+        """See wiring.auth.Users."""
 
 
 class Session:
@@ -151,7 +167,7 @@ class Whole:
         file.write_text(toml(settings or {}))
         self.config = load(file)
         self.checker = MoodyChecker("works", deque())
-        patch.setattr(wiring, "make_checkers", lambda *arguments: [AllowAnonymousAccess(), self.checker])
+        patch.setattr(tap, "Users", lambda *arguments, **settings: Users(self.checker))
         self.mta = tap.Mta(self.config, self.reactor)
         self.spool: Any = self.mta.spool
         self.metrics = self.mta.metrics
