@@ -50,7 +50,7 @@ class IDirectoryReactor(IReactorFromThreads, IReactorTime):
 class _Threads(ThreadPool):
     """One that waits for a name server or a network keeps the process from nothing."""
 
-    threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
+    threadFactory = staticmethod(partial(threading.Thread, daemon=True))  # type: ignore[assignment]
 
 
 def make_threads(count: int, name: str) -> ThreadPool:

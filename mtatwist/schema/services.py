@@ -54,6 +54,32 @@ class Ldap:
         "Which attributes hold the addresses that the user may send as.",
         effect=False,
     )
+    group_filter: str | None = optional(
+        v.text('"(member={dn})"'),
+        "The search that finds the groups and shared mailboxes whose addresses the user may send as, too; "
+        '"{dn}" stands for the DN of the user\'s entry, "{user}" for the account\'s name.',
+        example='"(&(objectClass=groupOfNames)(member={dn}))"',
+        effect=False,
+    )
+    connections: int = key(
+        v.integer(1), 8, "How many searches and logins are under way at the directory at the same time.", effect=False
+    )
+    connect_timeout: float = key(
+        v.DURATION, "3s", "How long a connection to one of the directory's servers may take.", effect=False
+    )
+    timeout: float = key(
+        v.DURATION,
+        "9s",
+        "How long the directory may take for a login in all, over all of its servers; after that the client is told to "
+        "try again later.",
+        effect=False,
+    )
+    offline_cache: float = key(
+        v.DURATION_OR_ZERO,
+        "0s",
+        'How long a login that was right is remembered for times when the directory is away; with "0s", not at all.',
+        effect=False,
+    )
     recipient_filter: str | None = optional(
         v.RECIPIENT_FILTER,
         'The search that finds somebody who gets mail at "relay.domains"; recipients that it does not find are refused '

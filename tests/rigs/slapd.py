@@ -197,7 +197,7 @@ class Slapd:
             "ca_file": self.ca_file,
             "bind_dn": SERVICE_DN,
             "bind_password": SERVICE_PASSWORD,
-            "base_dn": PEOPLE,
+            "base_dn": SUFFIX,
             "user_filter": "(&(objectClass=inetOrgPerson)(uid={user}))",
             **more,
         }
