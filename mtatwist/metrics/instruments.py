@@ -1,20 +1,41 @@
-"""Every metric, one line each. Plain integers on the hot path; nobody reads them until they are pushed."""
+"""Every metric, one line each. Plain integers on the hot path; nobody reads them until they are pushed.
+
+Instruments of one name differ in their attributes, and are one metric. Units are those of UCUM: "s", "By".
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+
+
+def key_of(name: str, attributes: Mapping[str, str]) -> str:
+    """What tells an instrument from all others: ``name{attribute=value}``."""
+    words = ",".join(f"{attribute}={value}" for attribute, value in attributes.items())
+    return f"{name}{{{words}}}" if words else name
 
 
 class Counter:
     """A number that only grows."""
 
-    __slots__ = ("description", "name", "value")
+    __slots__ = ("attributes", "description", "name", "unit", "value")
 
-    def __init__(self, name: str, description: str) -> None:
+    def __init__(
+        self, name: str, description: str, unit: str = "", attributes: Mapping[str, str] = NO_ATTRIBUTES
+    ) -> None:
         self.name = name
         self.description = description
-        self.value = 0
+        self.unit = unit
+        self.attributes = attributes
+        self.value: float = 0
+
+    @property
+    def key(self) -> str:
+        """See key_of()."""
+        return key_of(self.name, self.attributes)
 
 
 class Gauge(Counter):
@@ -26,11 +47,20 @@ class Gauge(Counter):
 class Histogram:
     """Counts of observations by upper bound; ``counts`` has one more entry, for what exceeds them all."""
 
-    __slots__ = ("bounds", "counts", "description", "name", "sum")
+    __slots__ = ("attributes", "bounds", "counts", "description", "name", "sum", "unit")
 
-    def __init__(self, name: str, description: str, bounds: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        bounds: tuple[float, ...],
+        unit: str = "",
+        attributes: Mapping[str, str] = NO_ATTRIBUTES,
+    ) -> None:
         self.name = name
         self.description = description
+        self.unit = unit
+        self.attributes = attributes
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
@@ -44,6 +74,11 @@ class Histogram:
     def count(self) -> int:
         """How many observations there were."""
         return sum(self.counts)
+
+    @property
+    def key(self) -> str:
+        """See key_of()."""
+        return key_of(self.name, self.attributes)
 
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0)
@@ -64,9 +99,15 @@ class Instruments:
         self.tls_sessions = Counter("mtatwist.tls.sessions", "Sessions that turned to TLS: their handshake succeeded")
         self.tls_sessions_12 = Counter("mtatwist.tls.sessions.tls12", "Those of them that speak TLS 1.2")
         self.tls_sessions_13 = Counter("mtatwist.tls.sessions.tls13", "Those of them that speak TLS 1.3")
-        self.tls_failures = Counter("mtatwist.tls.handshakes.failed", "TLS handshakes with clients that came to nothing")
-        self.tls_slow = Counter("mtatwist.tls.handshakes.slow", "Those of them that took longer than timeouts.handshake")
-        self.tls_days_left = Gauge("mtatwist.tls.certificate.days_left", "Days until the first of the certificates ends")
+        self.tls_failures = Counter(
+            "mtatwist.tls.handshakes.failed", "TLS handshakes with clients that came to nothing"
+        )
+        self.tls_slow = Counter(
+            "mtatwist.tls.handshakes.slow", "Those of them that took longer than timeouts.handshake"
+        )
+        self.tls_days_left = Gauge(
+            "mtatwist.tls.certificate.days_left", "Days until the first of the certificates ends"
+        )
         self.tls_reloads = Counter("mtatwist.tls.certificate.reloads", "Certificates that were replaced while running")
         self.tls_reloads_failed = Counter(
             "mtatwist.tls.certificate.reloads.failed", "New certificates that could not be used: the old one stays"
@@ -86,10 +127,12 @@ class Instruments:
         self.lockout_refused = Counter("mtatwist.lockout.refused", "Logins refused by a lock, without asking further")
         self.lockout_active = Gauge("mtatwist.lockout.locks.active", "Locks on accounts, pairs and addresses now")
         self.accepted = Counter("mtatwist.messages.accepted", "Messages on stable storage before their 250")
-        self.accepted_bytes = Counter("mtatwist.messages.accepted.bytes", "Octets of accepted messages")
+        self.accepted_bytes = Counter("mtatwist.messages.accepted.bytes", "Octets of accepted messages", "By")
         self.refused = Counter("mtatwist.messages.refused", "Messages refused after their end of data")
         self.postponed = Counter("mtatwist.messages.postponed", "Those of them that were answered 4xx: our own trouble")
-        self.accept_seconds = Histogram("mtatwist.messages.accept.duration", "End of data to 250, in seconds", _SECONDS)
+        self.accept_seconds = Histogram(
+            "mtatwist.messages.accept.duration", "End of data to 250, in seconds", _SECONDS, "s"
+        )
         self.validator_crashes = Counter("mtatwist.validators.crashes", "Exceptions in validators, answered 451")
         self.send_as_refused = Counter(
             "mtatwist.submission.send_as.refused", "Reverse paths and messages refused: their sender is somebody else"
@@ -136,7 +179,7 @@ class Instruments:
         self.connect_failures = Counter("mtatwist.relay.connect.failures", "Next hops that could not be reached")
         self.destinations_down = Gauge("mtatwist.relay.destinations.down", "Next hops left alone after they failed")
         self.delivery_seconds = Histogram(
-            "mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS
+            "mtatwist.relay.delivery.duration", "One delivery attempt, in seconds", _SECONDS, "s"
         )
         self.uncertain = Counter(
             "mtatwist.relay.uncertain", "Messages that were sent, and lost their reply: sent again"
@@ -145,10 +188,13 @@ class Instruments:
         self.tls_fallbacks = Counter("mtatwist.relay.tls.fallbacks", "Connections made in clear since TLS failed")
         self.relay_errors = Counter("mtatwist.relay.errors", "Exceptions in a round of the relay manager")
         self.directory_search_seconds = Histogram(
-            "mtatwist.directory.search.duration", "One search of the directory, waiting included, in seconds", _SECONDS
+            "mtatwist.directory.search.duration",
+            "One search of the directory, waiting included, in seconds",
+            _SECONDS,
+            "s",
         )
         self.directory_bind_seconds = Histogram(
-            "mtatwist.directory.bind.duration", "One bind to the directory, waiting included, in seconds", _SECONDS
+            "mtatwist.directory.bind.duration", "One bind to the directory, waiting included, in seconds", _SECONDS, "s"
         )
         self.directory_unreachable = Counter(
             "mtatwist.directory.failures.unreachable", "Directory servers that could not be reached, or hung up"
@@ -181,7 +227,9 @@ class Instruments:
         self.recipients_unchecked = Counter(
             "mtatwist.recipients.unchecked", "Recipients of ours answered 451: the directory could not tell"
         )
-        self.recipients_expanded = Counter("mtatwist.recipients.expanded", "Recipients replaced by those they stand for")
+        self.recipients_expanded = Counter(
+            "mtatwist.recipients.expanded", "Recipients replaced by those they stand for"
+        )
         self.aliases_unusable = Counter(
             "mtatwist.recipients.aliases.unusable", "Recipients answered 451: their alias is a loop, or too large"
         )
