@@ -52,12 +52,16 @@ class Session:
 
 @dataclass(slots=True)
 class Transaction:
-    """One message on its way in. ``parameters`` are MAIL's; ``size`` counts the octets that came so far."""
+    """One message on its way in. ``parameters`` are MAIL's; ``size`` counts the octets that came so far.
+
+    ``named``: the recipients as RCPT gave them, each once; ``recipients`` are those that get the message for them.
+    """
 
     session: Session
     reverse_path: Address = NULL
     parameters: dict[str, str] = field(default_factory=dict)
     recipients: list[Recipient] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)
     size: int = 0
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,9 @@ class Door:
     """What all deliveries of one listener share. ``wake`` gets each message that has been made durable.
 
     ``wall`` gives the machine's time (for people), ``queue_time`` the queue's (for what is stored); both count seconds
-    since the epoch. ``now`` is monotonic. ``domains`` are ours; ``postmaster`` is where mail for any postmaster of ours
+    since the epoch. ``now`` is monotonic. ``recipients``: how many RCPT may name. ``resolve`` finds who gets mail of a
+    recipient of ours, or why nobody does (None: it does itself), and never refuses a postmaster. ``expansion``: up to
+    how many recipients a group may join. ``domains`` are ours; ``postmaster`` is where mail for any postmaster of ours
     goes (RFC 5321 §4.5.1).
     """
 
@@ -50,6 +52,8 @@ class Door:
     recipients: int
     domains: DomainSet
     postmaster: str
+    resolve: Callable[[Recipient], Awaitable[list[Recipient] | Reply]] | None = None
+    expansion: int = 1000
 
 
 @implementer(IRealm)
@@ -88,17 +92,19 @@ class Delivery:
 
     def rcpt(self, transaction: Transaction, recipient: Recipient) -> Verdict:
         """See IMessageStream."""
-        if len(transaction.recipients) >= self._door.recipients:
+        door = self._door
+        if len(transaction.named) >= door.recipients:
             return TOO_MANY_RECIPIENTS
         if recipient.address.partition("@")[0].lower() == "postmaster" and self._is_ours(recipient.domain):
-            recipient.address = self._door.postmaster
-            recipient.domain = recipient.address.rpartition("@")[2].lower()
-            self._join(transaction, recipient)
-            return None
-        verdict = self._door.chain.rcpt(transaction, recipient)
+            named = recipient.address
+            if door.resolve is None or not recipient.domain:
+                recipient.address = door.postmaster
+                recipient.domain = recipient.address.rpartition("@")[2].lower()
+            return self._admit(transaction, recipient, named if "@" in named else door.postmaster)
+        verdict = door.chain.rcpt(transaction, recipient)
         if verdict is None:
-            self._join(transaction, recipient)
-        elif not isinstance(verdict, Reply):
+            return self._admit(transaction, recipient, recipient.address)
+        if not isinstance(verdict, Reply):
             return Deferred.fromCoroutine(self._rcpt_later(verdict, transaction, recipient))
         return verdict
 
@@ -128,30 +134,47 @@ class Delivery:
             envelope.envid = parameters.get("ENVID", "")
         writer = door.spool.create(envelope)
         recipients = envelope.recipients
-        sole = recipients[0].address if len(recipients) == 1 else ""
+        sole = transaction.named[0] if len(transaction.named) == 1 else ""
         id, protocol = queue_id(writer.number), envelope.protocol
         writer.write(received_field(session, protocol=protocol, by=door.hostname, id=id, at=at, sole_recipient=sole))
         return Intake(door, transaction, writer)
 
     async def _rcpt_later(self, pending: Any, transaction: Transaction, recipient: Recipient) -> Reply | None:
-        verdict: Reply | None = await pending
+        verdict: Verdict = await pending
         if verdict is None:
-            self._join(transaction, recipient)
-        return verdict
+            verdict = self._admit(transaction, recipient, recipient.address)
+        return verdict if verdict is None or isinstance(verdict, Reply) else await verdict
 
     def _is_ours(self, domain: str) -> bool:
         return not domain or domain in self._door.domains
 
-    @staticmethod
-    def _join(transaction: Transaction, recipient: Recipient) -> None:
-        if any(recipient.address == other.address for other in transaction.recipients):
-            # Named twice (or as postmaster and by name): one copy is what anyone wants.
-            return
-        recipient.index = len(transaction.recipients)
-        if recipient.parameters:
-            recipient.notify = recipient.parameters.get("NOTIFY", "").upper()
-            recipient.orcpt = recipient.parameters.get("ORCPT", "")
-        transaction.recipients.append(recipient)
+    def _admit(self, transaction: Transaction, recipient: Recipient, named: str) -> Verdict:
+        """Let those join who get the mail of ``recipient``, which RCPT calls ``named``."""
+        if self._door.resolve is None or recipient.domain not in self._door.domains:
+            return self._join(transaction, [recipient], named)
+        resolved = self._door.resolve(recipient)
+
+        async def join() -> Reply | None:
+            found = await resolved
+            return found if isinstance(found, Reply) else self._join(transaction, found, named)
+
+        return Deferred.fromCoroutine(join())
+
+    def _join(self, transaction: Transaction, found: Sequence[Recipient], named: str) -> Reply | None:
+        # Named twice (or as postmaster and by name, or in two groups): one copy is what anyone wants.
+        there = {_mailbox(recipient) for recipient in transaction.recipients}
+        new = [recipient for recipient in found if _mailbox(recipient) not in there]
+        if len(found) > 1 and len(there) + len(new) > self._door.expansion:
+            return TOO_MANY_RECIPIENTS
+        for recipient in new:
+            recipient.index = len(transaction.recipients)
+            if recipient.parameters:
+                recipient.notify = recipient.parameters.get("NOTIFY", "").upper()
+                recipient.orcpt = recipient.parameters.get("ORCPT", "")
+            transaction.recipients.append(recipient)
+        if named not in transaction.named:
+            transaction.named.append(named)
+        return None
 
     # IMessageDelivery: how any other protocol of twisted.mail does.
 
@@ -209,6 +232,9 @@ class Intake:
         metrics.accepted_bytes.value += message.size
         metrics.accept_seconds.observe(door.now() - started)
         envelope = message.envelope
+        forward_paths = [recipient.address for recipient in envelope.recipients]
+        # Where aliases have made others of them.
+        named = self._transaction.named
         _log.info(
             "accepted",
             id=message.id,
@@ -219,7 +245,8 @@ class Intake:
             tls=envelope.tls,
             user=envelope.user,
             reverse_path=envelope.reverse_path,
-            forward_paths=[recipient.address for recipient in envelope.recipients],
+            forward_paths=forward_paths,
+            **({"named": named} if named != forward_paths else {}),
             size=message.size,
         )
         door.wake(message)
@@ -230,6 +257,11 @@ class Intake:
         _log.error("not_stored", session=self._transaction.session.id, error=failure.getErrorMessage())
         self._writer.abort()
         return OUR_TROUBLE
+
+
+def _mailbox(recipient: Recipient) -> tuple[str, str]:
+    """Equal for addresses of one mailbox, as far as anybody can tell."""
+    return recipient.address.rpartition("@")[0], recipient.domain
 
 
 def _text(name: str | bytes) -> str:
