@@ -43,6 +43,7 @@ from mtatwist.transports.dial import Target
 from mtatwist.transports.smtp import ClientTimeouts
 from mtatwist.wiring import fields
 from mtatwist.wiring.auth import Users
+from mtatwist.wiring.directory import make_directory
 from mtatwist.wiring.dns import make_dns
 from mtatwist.wiring.hangup import Hangup
 from mtatwist.wiring.receive import make_listeners
@@ -141,6 +142,7 @@ class Mta(MultiService):
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
         self._certificates = make_tls(config, reactor, metrics, wall=time.time)
+        self.directory = make_directory(config, reactor, metrics)
         self._users = Users(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
         self._listeners = make_listeners(
             config,
@@ -206,6 +208,8 @@ class Mta(MultiService):
                 self._certificates.load()
             except CertificateError as error:
                 self._fail(os.EX_CANTCREAT, str(error))
+        if self.directory is not None:
+            self.directory.start()
         try:
             self._users.start()
         except UserFileError as error:
@@ -235,6 +239,8 @@ class Mta(MultiService):
         await self._ended(self.relay.stopService)
         await sessions
         self._users.stop()
+        if self.directory is not None:
+            await self._ended(self.directory.stop)
         globalLogPublisher.removeObserver(self._exhaustion)
         self.queue_time.stop()
         self.dns.resolver.stop()
