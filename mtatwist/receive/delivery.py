@@ -16,7 +16,9 @@ from mtatwist.envelope import Envelope, Message, Recipient, queue_id
 from mtatwist.interfaces import IMessageStream, IMessageWriter
 from mtatwist.log import EventLogger
 from mtatwist.receive.adapter import SpooledMessage, address
+from mtatwist.receive.fixups import Fixups
 from mtatwist.receive.received import received_field
+from mtatwist.receive.submission import Submission
 from mtatwist.smtp.address import DomainSet
 from mtatwist.smtp.reply import NO_ROOM, OUR_TROUBLE, TOO_MANY_RECIPIENTS, Reply
 from mtatwist.transaction import Account, Session, Transaction
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ISpoolWriter, Verdict
     from mtatwist.metrics.instruments import Instruments
     from mtatwist.validators.chain import Chain
+    from mtatwist.validators.usage import Sending
 
 _log = EventLogger()
 
@@ -37,7 +40,7 @@ class Door:
     since the epoch. ``now`` is monotonic. ``recipients``: how many RCPT may name. ``resolve`` finds who gets mail of a
     recipient of ours, or why nobody does (None: it does itself), and never refuses a postmaster. ``expansion``: up to
     how many recipients a group may join. ``domains`` are ours; ``postmaster`` is where mail for any postmaster of ours
-    goes (RFC 5321 §4.5.1).
+    goes (RFC 5321 §4.5.1). ``submission``: what holds for those who have logged in; None: nothing but the validators.
     """
 
     hostname: str
@@ -54,6 +57,7 @@ class Door:
     postmaster: str
     resolve: Callable[[Recipient], Awaitable[list[Recipient] | Reply]] | None = None
     expansion: int = 1000
+    submission: Submission | None = None
 
 
 @implementer(IRealm)
@@ -136,8 +140,20 @@ class Delivery:
         recipients = envelope.recipients
         sole = transaction.named[0] if len(transaction.named) == 1 else ""
         id, protocol = queue_id(writer.number), envelope.protocol
-        writer.write(received_field(session, protocol=protocol, by=door.hostname, id=id, at=at, sole_recipient=sole))
-        return Intake(door, transaction, writer)
+        account, submission = session.account, door.submission
+        login = session.user if submission is not None and submission.received_user else ""
+        writer.write(
+            received_field(session, protocol=protocol, by=door.hostname, id=id, at=at, sole_recipient=sole, user=login)
+        )
+        if account is None or submission is None:
+            return Intake(door, transaction, writer)
+        usage = submission.usage
+        sending = None if usage is None else usage.begin(account.name, len(transaction.named))
+        if isinstance(sending, Reply):
+            writer.abort()
+            return sending
+        fixups = Fixups(transaction, account, hostname=door.hostname, at=at, delimiter=submission.delimiter)
+        return Intake(door, transaction, writer, fixups, sending)
 
     async def _rcpt_later(self, pending: Any, transaction: Transaction, recipient: Recipient) -> Reply | None:
         verdict: Verdict = await pending
@@ -208,21 +224,39 @@ class Delivery:
 class Intake:
     """A message on its way into the spool; finish() answers 250 only once it is durable."""
 
-    def __init__(self, door: Door, transaction: Transaction, writer: ISpoolWriter) -> None:
+    def __init__(
+        self,
+        door: Door,
+        transaction: Transaction,
+        writer: ISpoolWriter,
+        fixups: Fixups | None = None,
+        sending: Sending | None = None,
+    ) -> None:
+        """``fixups`` and ``sending``: of messages whose sender has logged in."""
         self._door = door
         self._transaction = transaction
         self._writer = writer
+        self._fixups = fixups
+        self._sending = sending
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """See IMessageWriter."""
-        return self._writer.write(data)
+        if self._fixups is not None:
+            data = self._fixups.feed(data)
+        return self._writer.write(data) if data else None
 
     def abort(self) -> None:
         """See IMessageWriter."""
         self._writer.abort()
+        if self._sending is not None:
+            self._sending.dropped()
 
     def finish(self) -> Deferred[Reply]:
         """See IMessageWriter."""
+        if self._fixups is not None:
+            rest = self._fixups.end()
+            if rest:
+                self._writer.write(rest)
         started = self._door.now()
         return self._writer.commit().addCallbacks(self._stored, self._not_stored, callbackArgs=(started,))
 
@@ -231,6 +265,10 @@ class Intake:
         metrics.accepted.value += 1
         metrics.accepted_bytes.value += message.size
         metrics.accept_seconds.observe(door.now() - started)
+        if self._fixups is not None:
+            metrics.fields_added.value += self._fixups.added
+        if self._sending is not None:
+            self._sending.accepted()
         envelope = message.envelope
         forward_paths = [recipient.address for recipient in envelope.recipients]
         # Where aliases have made others of them.
@@ -255,7 +293,7 @@ class Intake:
     def _not_stored(self, failure: Any) -> Reply:
         """Whatever it is, it is our trouble."""
         _log.error("not_stored", session=self._transaction.session.id, error=failure.getErrorMessage())
-        self._writer.abort()
+        self.abort()
         return OUR_TROUBLE
 
 

@@ -81,6 +81,12 @@ def parse_path(text: str) -> tuple[Address, str]:
     return NULL, rest or ""
 
 
+def without_detail(local: str, delimiter: str) -> str:
+    """The local part up to the first ``delimiter`` ("": there are no details), as in "user+detail" (RFC 5233)."""
+    name = local.partition(delimiter)[0] if delimiter else local
+    return name or local
+
+
 def is_domain(text: str) -> bool:
     """Is ``text`` a domain name or an address literal (RFC 5321 §4.1.2)?"""
     return len(text.encode()) <= MAX_DOMAIN and _DOMAIN_ONLY.fullmatch(text) is not None

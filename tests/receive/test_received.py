@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from email.header import decode_header, make_header
 from email.utils import parsedate_to_datetime
 
 import pytest
@@ -29,6 +30,31 @@ def test_the_whole_field() -> None:
     )
     assert match
     assert parsedate_to_datetime(match[1]).timestamp() == 1_700_000_000
+
+
+def named(user: str) -> str:
+    session = Session("0" * 12, "submission", "192.0.2.7", helo="client.test", extended=True)
+    text = received_field(session, protocol="ESMTPA", by="b", id="0", at=0, sole_recipient="", user=user)
+    return text.decode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("user", "comment"),
+    [("alice", "alice"), ("alice@example.org", "alice@example.org"), ("a(b)\\c", "a\\(b\\)\\\\c")],
+)
+def test_the_user_is_named_where_that_is_wanted(user: str, comment: str) -> None:
+    assert f"\r\n\t(authenticated user {comment})\r\n\tby " in named(user)
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_no_name_breaks_the_field(user: str) -> None:
+    text = named(user)
+    lines = text.removesuffix("\r\n").split("\r\n")
+    assert all(line.startswith("\t") and len(line) < 600 for line in lines[1:])
+    (comment,) = re.findall(r"\t\((authenticated.*)\)\r\n\tby", text, re.DOTALL)
+    if not user.isascii():
+        shown = str(make_header(decode_header(comment)))
+        assert "".join(shown.split()) == "".join(f"authenticated user {user[:255]}".split())
 
 
 def test_several_recipients_do_not_hear_of_each_other() -> None:
