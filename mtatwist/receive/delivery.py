@@ -137,7 +137,6 @@ class Delivery:
             envelope.ret = parameters.get("RET", "").upper()
             envelope.envid = parameters.get("ENVID", "")
         writer = door.spool.create(envelope)
-        recipients = envelope.recipients
         sole = transaction.named[0] if len(transaction.named) == 1 else ""
         id, protocol = queue_id(writer.number), envelope.protocol
         account, submission = session.account, door.submission
