@@ -136,7 +136,10 @@ def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:
             "certificate": os.path.join(directory, "tls", "localhost.pem"),
             "private_key": os.path.join(directory, "tls", "localhost.key"),
         },
-        "listen": [{"endpoint": "tcp:2525:interface=127.0.0.1"}],
+        "listen": [
+            {"endpoint": "tcp:2525:interface=127.0.0.1"},
+            {"endpoint": "tcp:2587:interface=127.0.0.1", "role": "submission", "tls": "starttls"},
+        ],
         "relay": {"domains": ["localhost"], "networks": ["127.0.0.0/8", "::1/128"]},
         "route": [
             {"domain": "localhost", "transport": "maildir", "next_hop": "maildir/{local}"},

@@ -134,7 +134,7 @@ Configuration
 The server is configured by one TOML_ file, named with ``twistd -n mta --config FILE``. Without one it runs an
 embedded set-up, for trying it out: mail for ``localhost``, accepted on 127.0.0.1 port 2525 and delivered
 to Maildirs below ``./mtatwist-data`` (or what ``--data-dir`` says). Mail for other domains goes to such, too:
-nothing leaves the machine.
+nothing leaves the machine. Port 2587 is for submission, with STARTTLS and the users of ``mtactl users add``.
 
 ``mtactl config check FILE`` says everything that is wrong with a file, with the place and the cure of each,
 and exits with 78. ``mtactl config show FILE`` prints the effective values, secrets left out.

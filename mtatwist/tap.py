@@ -56,7 +56,7 @@ class Options(usage.Options):
     """What ``twistd mta`` can be told."""
 
     synopsis = "[options]"
-    longdesc = "A mail transfer agent. Without --config: mail for localhost, on 127.0.0.1:2525, into Maildirs."
+    longdesc = "A mail transfer agent. Without --config: mail for localhost, on 127.0.0.1:2525 and 2587, into Maildirs."
     optParameters: ClassVar = [
         ["config", "c", None, "The configuration file (TOML); see 'mtactl config describe'."],
         ["data-dir", "d", None, "Where the spool lives; goes before the file's server.data_dir."],
@@ -286,9 +286,11 @@ class Mta(MultiService):
 
 
 def _hint(config: Config, listeners: Sequence[Listener]) -> str:
-    facts = listeners[0].facts()
+    facts, submission = listeners[0].facts(), listeners[1].facts()
     return (
         f"No --config: mail for anyone at localhost, from {facts['host']}:{facts['port']}, goes to the Maildirs under"
         f" {config.server.data_dir}/maildir. Try: swaks --server {facts['host']}:{facts['port']} --to you@localhost;"
-        " then look there. Next: mtactl config describe, and twistd -n mta --config FILE"
+        f" then look there. To send as a user: mtactl users add --file {config.auth.file} you, and swaks --server"
+        f" {submission['host']}:{submission['port']} --tls --auth-user you --from you@localhost --to anybody@localhost."
+        " Next: mtactl config describe, and twistd -n mta --config FILE"
     )

@@ -293,8 +293,11 @@ def test_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.server.hostname == "localhost"
     assert config.server.data_dir == data_dir
     assert [(each.endpoint, each.role, each.tls) for each in config.listen] == [
-        ("tcp:2525:interface=127.0.0.1", "mx", "none")
+        ("tcp:2525:interface=127.0.0.1", "mx", "none"),
+        ("tcp:2587:interface=127.0.0.1", "submission", "starttls"),
     ]
+    assert config.auth.backend == "file"
+    assert config.auth.file == f"{data_dir}/users"
     assert config.tls.certificate == f"{data_dir}/tls/localhost.pem"
     assert config.tls.private_key == f"{data_dir}/tls/localhost.key"
     assert config.relay.domains == ("localhost",)
@@ -500,7 +503,8 @@ def test_literal_secret(tmp_path: Path) -> None:
             "[2001:db8::1]:53 is another",
         ),
         (written({"route.mx_port": "26"}), "its mx_port and mx_loopback have no effect"),
-        (written({"listen.role": '"submission"'}), "every MAIL on it gets 530"),
+        (written({"listen.role": '"submission"'}), "so nobody can log in"),
+        (written({"listen.role": '"submission"', "auth.mechanisms": "[]"}), "auth.mechanisms is empty: nobody can"),
         (
             written({}) + '[[route]]\ndomain = "example.org"\ntransport = "smtp"\nnext_hop = "mx"\n',
             "route[1] is never used: route[0]",

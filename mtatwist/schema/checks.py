@@ -44,9 +44,18 @@ def _check_listen(config: Config, report: Report) -> None:
                 f'"{listen.tls}" needs a certificate: write tls.certificate and tls.private_key, or tls = "none" here',
             )
         if listen.role == "submission":
-            report.warnings.append(
-                f'{path}.role is "submission", but authentication is not there yet: every MAIL on it gets 530'
-            )
+            _check_submission(config, path, listen.tls, report)
+
+
+def _check_submission(config: Config, path: str, tls: str, report: Report) -> None:
+    """Somebody should be able to log in."""
+    if tls == "none" and config.auth.require_tls:
+        report.warnings.append(
+            f'{path}.tls is "none" and auth.require_tls is true, so nobody can log in: write "starttls" or '
+            '"implicit", or auth.require_tls = false where the way to us is secret without TLS'
+        )
+    if not config.auth.mechanisms:
+        report.warnings.append(f'{path}.role is "submission", but auth.mechanisms is empty: nobody can log in')
 
 
 def _check_tls(config: Config, report: Report) -> None:
@@ -181,6 +190,20 @@ def _check_dns(config: Config, report: Report) -> None:
             report.problem(path, "says nothing: write its addresses, or the servers that know it")
 
 
+def _check_lockout(config: Config, report: Report) -> None:
+    lockout = config.auth.lockout
+    if not report.good("auth.lockout.threshold", "auth.lockout.address_threshold"):
+        return
+    for name in ("threshold", "address_threshold"):
+        if getattr(lockout, name) > 1000:
+            report.problem(f"auth.lockout.{name}", "must be at most 1000: more are as good as none")
+    if lockout.address_threshold < lockout.threshold:
+        report.problem(
+            "auth.lockout.address_threshold",
+            "is less than auth.lockout.threshold: one person's mistakes would lock out everybody at the same address",
+        )
+
+
 CHECKS: Sequence[Callable[[Config, Report], None]] = (
     _check_listen,
     _check_tls,
@@ -188,6 +211,7 @@ CHECKS: Sequence[Callable[[Config, Report], None]] = (
     _check_routes,
     _check_validators,
     _check_dns,
+    _check_lockout,
 )
 
 

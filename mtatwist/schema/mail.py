@@ -54,8 +54,7 @@ class Listen:
     role: str = key(
         v.choice("mx", "submission"),
         "mx",
-        '"mx" takes mail from other servers, "submission" from people, who have to authenticate. '
-        'Authentication is not there yet, so a "submission" listener refuses every MAIL with 530.',
+        '"mx" takes mail from other servers, "submission" from people, who have to log in first (see "auth").',
     )
     tls: str = key(
         v.choice("none", "starttls", "implicit"),
