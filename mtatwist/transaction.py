@@ -25,6 +25,7 @@ class Session:
     """What is known of one connection.
 
     ``trusted``: the peer's address is in [relay] networks. ``tls`` is "" in clear, else version and cipher.
+    ``client_certificate`` is the subject (RFC 4514) of the one that the client has shown, if it is good; "" if not.
     ``peer`` is an IP address, or "" where the transport has none. ``account`` is who has logged in.
     """
 
@@ -35,6 +36,7 @@ class Session:
     helo: str = ""
     extended: bool = False
     tls: str = ""
+    client_certificate: str = ""
     account: Account | None = None
 
     @property

@@ -23,7 +23,7 @@ from mtatwist.auth.credentials import AuthUnavailable, ILogin, Login
 from mtatwist.auth.mechanisms import REGISTRY
 from mtatwist.envelope import Envelope, Message, Recipient
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.receive.connection import Limits, Timeouts
+from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.receive.login import Logins
@@ -210,7 +210,7 @@ class OurServer:
             metrics=metrics,
             hostname=HOSTNAME,
             limits=limits,
-            timeouts=Timeouts(command=300, data_init=120, data_block=180, data_done=600, session=1800),
+            timeouts=Timeouts(handshake=30, command=300, data_init=120, data_block=180, data_done=600, session=1800),
             networks=[ip_network(settings.relay_networks)] if settings.relay_networks else [],
             role=settings.role,
             tls_context=None if settings.tls == "none" else object(),

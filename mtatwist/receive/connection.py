@@ -6,7 +6,6 @@ While a command waits for its answer, later input waits in a bounded buffer. Wha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -18,7 +17,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtatwist.output import Output
+from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.clock import Deadline
+from mtatwist.receive.handshake import Handshake
 from mtatwist.smtp import reply
 from mtatwist.smtp.reply import Reply
 from mtatwist.transaction import Session
@@ -39,27 +40,6 @@ LOGGED = 300
 
 ABORT_AFTER = 5.0
 """Seconds a peer has to take our last words, before the connection is cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Octets and counts. ``errors``: refused commands in a session before it is ended; ``data_rate``: the least
-    octets a second of message data, on average."""
-
-    message_size: int
-    errors: int
-    data_rate: int
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds, by what we are waiting for (RFC 5321 §4.5.3.2). ``session`` is looked at between transactions."""
-
-    command: float
-    data_init: float
-    data_block: float
-    data_done: float
-    session: float
 
 
 @implementer(IPushProducer, IHandshakeListener)
@@ -101,6 +81,7 @@ class Connection(smtp.ESMTP):
         self._stopping = False
         self._errors = 0
         self._line = b""
+        self._handshake: Handshake | None = None
 
     def _consume(self) -> bool:
         """Use some input from ``_buffer[_at:]`` and move ``_at``; False when more of it must come first."""
@@ -126,14 +107,26 @@ class Connection(smtp.ESMTP):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._output = Output(self.transport)
-        self.setTimeout(self._timeouts.command)
         self._implicit_tls = self.startedTLS
-        if not self._implicit_tls:
+        if self._implicit_tls:
+            self._begin_handshake()
+        else:
+            self.setTimeout(self._timeouts.command)
             self._greet()
+
+    def _begin_handshake(self) -> None:
+        """From now on it is the peer's turn."""
+        self._handshake = Handshake(self.session, self._metrics)
+        self.setTimeout(self._timeouts.handshake)
 
     def handshakeCompleted(self) -> None:
         """(IHandshakeListener) Now is the time to greet, where the session began with TLS."""
-        if self._implicit_tls and not self._closing:
+        handshake, self._handshake = self._handshake, None
+        if handshake is None or self._closing:
+            return
+        handshake.completed(self.transport.getHandle())
+        self.setTimeout(self._timeouts.command)
+        if self._implicit_tls:
             self._greet()
 
     def _greet(self) -> None:
@@ -141,6 +134,8 @@ class Connection(smtp.ESMTP):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the unfinished message and log out."""
+        if self._handshake is not None:
+            self._handshake.lost(reason)
         self._closing = True
         self._deadline.cancel()
         self._reset()
@@ -167,6 +162,10 @@ class Connection(smtp.ESMTP):
     def timeoutConnection(self) -> None:
         """The peer (or our own store) took too long."""
         self._metrics.timeouts.value += 1
+        if self._handshake is not None:
+            self._handshake.late(self.transport.getHandle())
+            self._end()
+            return
         _log.info("timeout", session=self.session.id, peer=self.session.peer)
         self._end(reply.TIMEOUT)
 
@@ -194,6 +193,7 @@ class Connection(smtp.ESMTP):
         if self._closing:
             return
         self._closing = True
+        self._handshake = None
         self._deadline.cancel()
         if last is not None:
             self.answer(last)

@@ -19,8 +19,9 @@ from twisted.mail import smtp
 from twisted.python.failure import Failure
 
 from mtatwist.output import Output
+from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.clock import Deadline
-from mtatwist.receive.connection import ABORT_AFTER, Connection, Limits, Timeouts
+from mtatwist.receive.connection import ABORT_AFTER, Connection
 from mtatwist.receive.login import Logins
 from mtatwist.receive.protocol import ReceiveProtocol
 from mtatwist.smtp.reply import SHUTDOWN, TOO_MANY_CONNECTIONS, Reply
@@ -211,8 +212,6 @@ class ReceiveFactory(smtp.SMTPFactory):
         protocol.host = self.domain
         if self._implicit_tls:
             protocol.startedTLS = True
-            protocol.session.tls = "TLS"
-            self._metrics.tls_sessions.value += 1
         self._sessions.add(protocol)
         self._metrics.sessions.value += 1
         self._metrics.sessions_open.value = len(self._sessions)

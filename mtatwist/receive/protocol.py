@@ -127,17 +127,10 @@ class ReceiveProtocol(LoginConnection):
             self._refuse(Reply(501, "5.5.4", f"Syntax: {'EHLO' if extended else 'HELO'} hostname"))
             return False
         self._reset()
-        if self.startedTLS:
-            self.session.tls = self._tls_facts()
         self.session.helo = name[:255]
         self.session.extended = extended
         self._helo = (name.encode(), self.session.peer.encode())
         return True
-
-    def _tls_facts(self) -> str:
-        """Version and cipher; the handshake is over once a command has come through it."""
-        connection = self.transport.getHandle()
-        return f"{connection.get_protocol_version_name()} with cipher {connection.get_cipher_name()}"
 
     def do_MAIL(self, rest: str) -> None:
         """RFC 5321 §4.1.1.2."""
@@ -273,8 +266,7 @@ class ReceiveProtocol(LoginConnection):
     def _secured(self) -> None:
         self.startedTLS = True
         self.canStartTLS = False
-        self._metrics.tls_sessions.value += 1
-        self.session.tls = "TLS"
+        self._begin_handshake()
 
     def _forget_session(self) -> None:
         self._reset()

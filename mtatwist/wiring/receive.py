@@ -14,7 +14,7 @@ from mtatwist.config import Config
 from mtatwist.envelope import Message, Recipient
 from mtatwist.interfaces import ISpool
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.receive.connection import Limits, Timeouts
+from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.receive.listener import Listener

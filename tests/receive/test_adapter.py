@@ -17,7 +17,7 @@ from twisted.mail import smtp
 from zope.interface import implementer
 
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.receive.connection import Limits, Timeouts
+from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.smtp.address import DomainSet
@@ -100,7 +100,7 @@ class Rig:
             metrics=metrics,
             hostname="mta.test",
             limits=Limits(message_size=100_000, errors=20, data_rate=1),
-            timeouts=Timeouts(command=300, data_init=120, data_block=180, data_done=600, session=1800),
+            timeouts=Timeouts(handshake=30, command=300, data_init=120, data_block=180, data_done=600, session=1800),
         )
         self.wire = make_wire(Settings(tls="none"))
         self.protocol: Any = factory.buildProtocol(self.wire.getPeer())

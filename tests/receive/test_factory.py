@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.receive.connection import Limits, Timeouts
+from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.validators.chain import Chain
 
@@ -34,7 +34,7 @@ class Rig:
             metrics=self.metrics,
             hostname="mta.test",
             limits=Limits(message_size=1000, errors=20, data_rate=1),
-            timeouts=Timeouts(command=300, data_init=120, data_block=180, data_done=600, session=1800),
+            timeouts=Timeouts(handshake=30, command=300, data_init=120, data_block=180, data_done=600, session=1800),
             networks=[ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")],
         )
 
