@@ -28,7 +28,7 @@ THREADS = 2
 """Hashes at the same time: each takes a core or more, and an argon2 one 64 MiB."""
 
 WAITING = 64
-"""Logins that are not yet answered: with argon2 the last of so many waits for about 4 s, and further ones come again."""
+"""Logins that are not yet answered: with argon2 the last of so many waits for about 4 s; others come again."""
 
 LOOK_SECONDS = 1.0
 """How often, at most, the file is looked at."""

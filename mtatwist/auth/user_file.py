@@ -26,7 +26,14 @@ MAX_PROBLEMS = 10
 
 
 class UserFileError(Exception):
-    """The file can't be used; the message has a line for each problem, with the file and the line's number."""
+    """The file can't be used; the message has a line for each problem, with the file and the line's number.
+
+    ``forbidden``: this process may not read it, and nothing is known about it.
+    """
+
+    def __init__(self, why: str, *, forbidden: bool = False) -> None:
+        super().__init__(why)
+        self.forbidden = forbidden
 
 
 class Mark(NamedTuple):
@@ -71,6 +78,7 @@ class User:
 class Content:
     """What was read. ``exposed``: others than the owner and the group may read or write the file."""
 
+    data: bytes
     users: Mapping[str, User]
     exposed: bool = False
 
@@ -94,14 +102,15 @@ def read(path: str) -> Content:
                 raise UserFileError(f"{path}: is not a file")
             data = stream.read(MAX_SIZE + 1)
     except FileNotFoundError:
-        return Content({})
+        return Content(b"", {})
     except OSError as error:
         raise UserFileError(
-            f"{path}: {error.strerror}: make it readable for the user that the server runs as"
+            f"{path}: {error.strerror}: make it readable for the user that the server runs as",
+            forbidden=isinstance(error, PermissionError),
         ) from None
     if len(data) > MAX_SIZE:
         raise UserFileError(f"{path}: is larger than {MAX_SIZE} octets: so many people are better off in a directory")
-    return Content(parse(data, path), exposed=bool(mode & (stat.S_IROTH | stat.S_IWOTH)))
+    return Content(data, parse(data, path), exposed=bool(mode & (stat.S_IROTH | stat.S_IWOTH)))
 
 
 def parse(data: bytes, path: str) -> dict[str, User]:

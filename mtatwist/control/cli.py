@@ -22,6 +22,7 @@ from mtatwist import __version__
 from mtatwist import describe as text
 from mtatwist.config import ConfigError, Problem, load
 from mtatwist.control.spool_cli import Say, spool_group
+from mtatwist.control.users_cli import UserFile, users_group
 from mtatwist.schema import Tls
 from mtatwist.tls.examine import examine
 from mtatwist.tls.keypair import Files
@@ -207,7 +208,20 @@ def _say_as(context: click.Context) -> Say:
     return lambda facts, words: click.echo(printable(words), err=facts.get("level") == "error")
 
 
+def _user_file(context: click.Context, file: str | None) -> UserFile:
+    try:
+        loaded = load(file)
+        if loaded.auth.backend != "file":
+            reason = f'is "{loaded.auth.backend}": its users are not in a password file; add and remove them there'
+            raise ConfigError([Problem(file or "", "auth.backend", reason)])
+    except ConfigError as error:
+        _refuse(context, error)
+        raise AssertionError from None
+    return UserFile(loaded.auth.file, loaded.relay.domains, make=loaded.embedded)
+
+
 main.add_command(spool_group(_data_dir, _say_as, json_option))
+main.add_command(users_group(_user_file, _say_as, json_option))
 
 
 if __name__ == "__main__":
