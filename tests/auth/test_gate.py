@@ -1,0 +1,480 @@
+"""What somebody who logs in, or guesses, gets to see of the lockout, and what it asks the checker behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from auth.gates import ELSEWHERE, HOME, REFUSED, UNAVAILABLE, Rig, guesses, outcome
+from twisted.cred.error import LoginDenied, UnhandledCredentials
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
+
+from mtatwist.auth import gate
+from mtatwist.auth.credentials import AuthUnavailable, Login
+from mtatwist.store.trouble import StoreBroken
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.fixture
+def events() -> Any:
+    seen: list[Any] = []
+    globalLogPublisher.addObserver(seen.append)
+    yield seen
+    globalLogPublisher.removeObserver(seen.append)
+
+
+def test_the_right_password_gets_in_at_once(rig: Rig) -> None:
+    assert rig.begin() == ["alice"]
+
+
+def test_the_right_password_gets_in_at_once_after_wrong_ones(rig: Rig) -> None:
+    rig.guess(*guesses(4))
+    assert rig.begin() == ["alice"]
+
+
+# What locks, and for how long.
+
+
+def test_the_fifth_wrong_password_locks_the_account(rig: Rig) -> None:
+    rig.guess(*guesses(4))
+    assert rig.asks(secret="guess 4")
+    assert rig.log_in() == REFUSED
+    assert not rig.asks()
+
+
+def test_wrong_passwords_from_two_addresses_count_together(rig: Rig) -> None:
+    rig.guess(*guesses(3))
+    rig.guess(*guesses(2, 3), peer=ELSEWHERE)
+    assert rig.log_in() == REFUSED
+    assert rig.log_in(peer=ELSEWHERE) == REFUSED
+    assert rig.log_in(peer="203.0.113.1") == REFUSED
+
+
+def test_the_lock_ends_by_itself(rig: Rig) -> None:
+    rig.guess(*guesses(5))
+    rig.clock.advance(1790)
+    assert rig.log_in() == REFUSED
+    rig.clock.advance(10)
+    assert rig.log_in() == "alice"
+
+
+def test_trying_does_not_make_the_lock_longer(rig: Rig) -> None:
+    rig.guess(*guesses(5))
+    for _ in range(5):
+        rig.clock.advance(360)
+        rig.log_in("another guess")
+    assert rig.log_in() == "alice"
+
+
+def test_what_is_older_than_the_window_does_not_count(rig: Rig) -> None:
+    rig.guess(*guesses(4))
+    rig.clock.advance(900)
+    rig.guess(*guesses(4, 4))
+    assert rig.log_in() == "alice"
+
+
+def test_another_account_is_not_locked(rig: Rig) -> None:
+    rig.guess(*guesses(5))
+    assert rig.log_in(user="bob") == "bob"
+
+
+def test_one_name_in_several_spellings_is_one_account(rig: Rig) -> None:
+    for number, user in enumerate(["alice", "Alice", "ALICE", "a\u00adlice", "\uff41lice"]):
+        rig.guess(f"guess {number}", user=user)
+    assert not rig.asks()
+
+
+def test_a_name_that_nobody_has_is_locked_like_any_other(rig: Rig) -> None:
+    rig.guess(*guesses(5), user="nobody")
+    assert not rig.asks(user="nobody")
+
+
+def test_the_same_wrong_password_again_and_again_counts_once(rig: Rig) -> None:
+    rig.guess(*["old password"] * 20)
+    rig.guess(*guesses(3))
+    assert rig.log_in() == "alice"
+    assert rig.metrics.lockout_failures.value == 4
+
+
+def test_the_same_wrong_password_from_several_addresses_counts_for_each(rig: Rig) -> None:
+    for number in range(5):
+        rig.guess("password1", peer=f"198.51.100.{number}")
+    assert not rig.asks()
+
+
+def test_a_device_with_an_old_password_does_not_lock_its_owner_out(rig: Rig) -> None:
+    for _ in range(100):
+        rig.clock.advance(300)
+        assert rig.log_in("old password") == REFUSED
+        assert rig.log_in() == "alice"
+    assert rig.metrics.lockout_failures.value == 1
+
+
+def test_a_repeated_password_is_asked_about(rig: Rig) -> None:
+    rig.guess("tomorrow's")
+    rig.checker.answer = lambda login: login.user
+    assert rig.log_in("tomorrow's") == "alice"
+
+
+def test_fifty_wrong_passwords_lock_the_address_for_everybody(rig: Rig) -> None:
+    for number in range(49):
+        rig.guess("password1", user=f"user{number}")
+    assert rig.log_in(user="bob") == "bob"
+    rig.guess("password1", user="user49")
+    assert rig.log_in(user="bob") == REFUSED
+    assert rig.log_in(user="bob", peer=ELSEWHERE) == "bob"
+
+
+def test_an_ipv6_network_is_one_address(rig: Rig) -> None:
+    for number in range(50):
+        rig.guess("password1", user=f"user{number}", peer=f"2001:db8:0:1::{number:x}")
+    assert not rig.asks(user="bob", peer="2001:db8:0:1:ffff::1")
+    assert rig.asks(user="bob", peer="2001:db8:0:2::1")
+
+
+def test_peers_without_an_address_are_never_locked_all_together(rig: Rig) -> None:
+    for number in range(60):
+        rig.guess("password1", user=f"user{number}", peer="")
+    assert rig.log_in(user="bob", peer="") == "bob"
+    rig.guess(*guesses(5), user="carol", peer="")
+    assert not rig.asks(user="carol", peer="")
+
+
+# Whom a lock spares.
+
+
+def test_a_known_address_is_spared_by_the_lock_of_the_account(rig: Rig) -> None:
+    rig.log_in()
+    rig.guess(*guesses(5), peer=ELSEWHERE)
+    assert rig.log_in(peer=ELSEWHERE) == REFUSED
+    assert rig.log_in() == "alice"
+
+
+def test_a_known_address_is_counted_by_itself(rig: Rig) -> None:
+    rig.log_in()
+    rig.guess(*guesses(5), peer=ELSEWHERE)
+    rig.guess(*guesses(5))
+    assert not rig.asks()
+    rig.clock.advance(1800)
+    assert rig.log_in() == "alice"
+
+
+def test_a_lock_at_a_known_address_leaves_another_known_one_alone(rig: Rig) -> None:
+    rig.log_in()
+    rig.log_in(peer=ELSEWHERE)
+    rig.guess(*guesses(5))
+    assert rig.log_in() == REFUSED
+    assert rig.log_in(peer=ELSEWHERE) == "alice"
+    assert (rig.metrics.lockout_accounts.value, rig.metrics.lockout_pairs.value) == (1, 1)
+
+
+def test_success_makes_its_pair_count_anew(rig: Rig) -> None:
+    rig.log_in()
+    for round_ in range(5):
+        rig.guess(*guesses(4, 4 * round_))
+        assert rig.log_in() == "alice"
+
+
+def test_success_does_not_forgive_what_others_did(rig: Rig) -> None:
+    rig.guess(*guesses(4), peer=ELSEWHERE)
+    rig.log_in()
+    rig.guess("guess 4", peer=ELSEWHERE)
+    assert not rig.asks(peer=ELSEWHERE)
+
+
+def test_an_address_is_known_for_thirty_days(rig: Rig) -> None:
+    rig.log_in()
+    rig.clock.advance(30 * 86400 - 60)
+    rig.guess(*guesses(5), peer=ELSEWHERE)
+    assert rig.log_in() == "alice"
+    rig.clock.advance(30 * 86400 + 1)
+    rig.guess(*guesses(5), peer=ELSEWHERE)
+    assert rig.log_in() == REFUSED
+
+
+# Restarts, and the disk.
+
+
+def test_a_lock_survives_a_restart(rig: Rig) -> None:
+    rig.guess(*guesses(5))
+    rig.restart()
+    assert rig.log_in() == REFUSED
+    assert len(rig.checker.asked) == 5
+    rig.clock.advance(1800)
+    rig.restart()
+    assert rig.log_in() == "alice"
+
+
+def test_counts_repetitions_and_known_addresses_survive_restarts(rig: Rig) -> None:
+    rig.log_in(peer=ELSEWHERE)
+    rig.restart()
+    rig.guess(*guesses(4))
+    rig.restart()
+    rig.guess(*guesses(4))
+    assert rig.asks(secret="guess 0"), "the same four count once"
+    rig.restart()
+    rig.guess("guess 4")
+    assert not rig.asks()
+    assert rig.log_in(peer=ELSEWHERE) == "alice"
+
+
+def test_a_clock_that_was_set_back_does_not_lock_for_longer(rig: Rig) -> None:
+    rig.clock.advance(100_000)
+    rig.guess(*guesses(5))
+    rig.clock.rightNow -= 90_000
+    rig.restart()
+    assert rig.log_in() == REFUSED
+    rig.clock.advance(1800)
+    assert rig.log_in() == "alice"
+
+
+def test_a_failure_is_on_the_disk_before_it_is_told(rig: Rig) -> None:
+    rig.log_in(user="bob")
+    rig.store.held = True
+    result = rig.begin("wrong")
+    rig.clock.advance(60)
+    assert result == []
+    rig.store.release()
+    assert rig.wait(result) == REFUSED
+    assert any(row[0] == "alice" for row in rig.store.rows("lockout"))
+
+
+@pytest.mark.parametrize("secret", ["wrong", "hunter2, or so"])
+def test_no_password_is_on_the_disk(rig: Rig, secret: str) -> None:
+    rig.guess(secret)
+    assert secret not in repr(rig.store.rows("lockout"))
+    assert secret not in repr(rig.store.rows("lockout_known"))
+
+
+def test_when_it_cannot_be_kept_nobody_is_told_and_it_counts_all_the_same(rig: Rig) -> None:
+    rig.guess(*guesses(1))
+    rig.store.trouble = StoreBroken("the disk is gone")
+    for guess in guesses(4, 1):
+        assert rig.log_in(guess) == UNAVAILABLE
+    assert rig.log_in() == UNAVAILABLE, "locked; but a wrong password is not told from that, either"
+    assert not rig.asks()
+    assert rig.log_in(user="bob") == "bob", "who is right gets in"
+    rig.store.trouble = None
+    assert rig.log_in() == REFUSED
+    rig.restart()
+    assert rig.log_in() == REFUSED, "what could not be kept then was kept later"
+
+
+def test_when_the_lockout_cannot_be_read_nobody_gets_in_until_it_can(rig: Rig) -> None:
+    rig.guess(*guesses(5))
+    rig.restart()
+    rig.store.trouble = StoreBroken("the disk is gone")
+    assert rig.log_in() == UNAVAILABLE
+    assert rig.log_in(user="bob") == UNAVAILABLE
+    rig.store.trouble = None
+    assert rig.log_in() == REFUSED
+    assert rig.log_in(user="bob") == "bob"
+
+
+def test_the_disk_forgets_what_is_over(rig: Rig) -> None:
+    rig.log_in(user="bob")
+    rig.guess(*guesses(5))
+    rig.clock.pump([30] * 70)
+    assert rig.store.rows("lockout") == []
+    assert rig.metrics.lockout_active.value == 0
+    assert rig.clock.getDelayedCalls() == []
+
+
+# Trouble is nobody's failure.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AuthUnavailable("the directory is away"), RuntimeError("a bug"), UnhandledCredentials("?"), OSError("no")],
+    ids=lambda error: type(error).__name__,
+)
+def test_trouble_is_never_a_counted_failure(rig: Rig, error: Exception) -> None:
+    def fail(login: Login) -> Any:
+        raise error
+
+    answer, rig.checker.answer = rig.checker.answer, fail
+    for guess in guesses(100):
+        assert rig.wait(rig.begin(guess)) == UNAVAILABLE
+    rig.checker.answer = answer
+    assert rig.log_in() == "alice"
+    assert rig.metrics.lockout_failures.value == 0
+
+
+def test_a_checker_that_raises_at_once_is_trouble_too(rig: Rig) -> None:
+    rig.checker.requestAvatarId = lambda login: 1 / 0  # type: ignore[method-assign]
+    assert rig.begin()[0].type is AuthUnavailable
+
+
+def test_a_login_that_is_denied_counts(rig: Rig) -> None:
+    def deny(login: Login) -> Any:
+        raise LoginDenied
+
+    rig.checker.answer = deny
+    rig.guess(*guesses(5))
+    assert not rig.asks()
+
+
+def test_a_checker_that_never_answers_is_given_ten_seconds(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 1e6
+    result = rig.begin("wrong")
+    rig.clock.advance(9.9)
+    assert result == []
+    rig.clock.advance(0.2)
+    assert result[0].type is AuthUnavailable
+    assert rig.metrics.lockout_failures.value == 0
+
+
+def test_who_hangs_up_before_the_answer_has_guessed(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 0.3
+    for guess in guesses(5):
+        deferred: Deferred[Any] = rig.gate.requestAvatarId(Login("alice", guess, HOME, "s1"))
+        result = outcome(deferred)
+        rig.clock.advance(0.1)
+        deferred.cancel()
+        assert result
+        rig.clock.pump([0.1] * 20)
+    assert not rig.asks()
+
+
+# At the same time.
+
+
+def test_guessing_in_parallel_gains_nothing(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 0.1
+    results = [rig.begin(guess) for guess in guesses(100)]
+    rig.clock.pump([0.01] * 1000)
+    assert all(results)
+    assert len(rig.checker.asked) == 5
+
+
+def test_guessing_in_parallel_from_many_addresses_gains_nothing(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 0.1
+    results = [rig.begin(guess, peer=f"198.51.100.{place}") for place, guess in enumerate(guesses(100))]
+    rig.clock.pump([0.01] * 1000)
+    assert all(results)
+    assert len(rig.checker.asked) == 5
+
+
+def test_spraying_in_parallel_from_one_address_gains_nothing(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 0.1
+    results = [rig.begin("password1", user=f"user{number}") for number in range(200)]
+    rig.clock.pump([0.01] * 1000)
+    assert all(results)
+    assert len(rig.checker.asked) == 50
+
+
+def test_the_right_password_many_times_at_once(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 0.1
+    results = [rig.begin() for _ in range(50)]
+    rig.clock.pump([0.01] * 200)
+    assert results == [["alice"]] * 50
+    assert rig.checker.most_under_way == 5
+
+
+def test_whoever_waits_for_a_checker_that_hangs_waits_ten_seconds_at_most(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 1e6
+    results = [rig.begin() for _ in range(20)]
+    rig.clock.pump([0.1] * 102)
+    assert [result[0].type for result in results] == [AuthUnavailable] * 20
+
+
+def test_logins_under_way_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "UNDER_WAY", 100)
+    rig.checker.seconds = lambda login: 5
+    results = [rig.begin(user=f"user{number}", peer=f"192.0.2.{number}") for number in range(100)]
+    assert rig.begin()[0].type is AuthUnavailable
+    rig.clock.pump([1] * 6)
+    assert all(results)
+    rig.checker.seconds = lambda login: 0
+    assert rig.log_in() == "alice"
+
+
+# The time that a refusal takes.
+
+
+def test_the_delay_grows_to_five_seconds(rig: Rig) -> None:
+    assert [round(rig.taken(guess), 2) for guess in guesses(7)] == [0.5, 1, 2, 4, 5, 5, 5]
+
+
+def test_the_delay_grows_for_one_name_at_one_address(rig: Rig) -> None:
+    rig.guess(*guesses(4))
+    assert rig.taken("wrong", user="bob") == pytest.approx(0.5)
+    assert rig.taken("wrong", peer=ELSEWHERE) == pytest.approx(0.5)
+
+
+def test_success_is_never_delayed_and_ends_the_delay(rig: Rig) -> None:
+    rig.guess(*guesses(4))
+    assert rig.taken() == 0
+    assert rig.taken("wrong") == pytest.approx(0.5)
+
+
+def test_repeating_a_password_makes_the_delay_grow_too(rig: Rig) -> None:
+    assert [round(rig.taken("the same"), 2) for _ in range(5)] == [0.5, 1, 2, 4, 5]
+
+
+def slow_and_fast(login: Login) -> float:
+    """A directory that takes longer to find a password wrong than a name unknown."""
+    return 0.02 if login.user == "nobody" else 0.3
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.2, 7.5])
+def test_three_reasons_take_the_same_time(rig: Rig, seconds: float) -> None:
+    rig.checker.seconds = lambda login: seconds * slow_and_fast(login)
+    rig.guess(*guesses(5), user="locked", peer=ELSEWHERE)
+    for round_ in range(3):
+        taken = [rig.taken(f"guess {round_}", user=user) for user in ("alice", "nobody", "locked")]
+        assert max(taken) - min(taken) < 0.002
+
+
+def test_what_the_directory_usually_takes_hides_a_lock_when_it_is_slow(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 1.7
+    rig.guess(*guesses(5), user="locked", peer=ELSEWHERE)
+    assert rig.taken("wrong") == pytest.approx(rig.taken("wrong", user="locked"), abs=0.002)
+
+
+# What is told to those who run the server.
+
+
+def test_a_lock_is_logged_once(rig: Rig, events: list[Any]) -> None:
+    rig.guess(*guesses(8))
+    (event,) = [event for event in events if event["log_format"] == "login_locked"]
+    assert (event["kind"], event["user"], event["address"], event["seconds"]) == ("account", "alice", "", 1800)
+    assert not any("log_failure" in event for event in events)
+    assert "guess" not in repr([{**event, "log_logger": None} for event in events])
+
+
+def test_locks_are_listed_and_ended(rig: Rig) -> None:
+    rig.log_in(peer=ELSEWHERE)
+    rig.guess(*guesses(5), peer=ELSEWHERE)
+    rig.guess(*guesses(5), user="bob")
+    rig.restart()
+    (locks,) = outcome(Deferred.fromCoroutine(rig.gate.locks()))
+    assert [(lock.kind.value, lock.user, lock.address) for lock in locks] == [
+        ("account", "alice", ""),
+        ("pair", "alice", ELSEWHERE),
+        ("account", "bob", ""),
+    ]
+    assert all(0 < lock.until - rig.clock.seconds() <= 1800 for lock in locks)
+    (ended,) = outcome(Deferred.fromCoroutine(rig.gate.unlock(user="Alice")))
+    assert [lock.kind.value for lock in ended] == ["account", "pair"]
+    assert rig.log_in(peer=ELSEWHERE) == "alice"
+    assert rig.log_in() == "alice"
+    assert not rig.asks(user="bob")
+    rig.restart()
+    assert rig.log_in() == "alice"
+    assert not rig.asks(user="bob")
+
+
+def test_an_address_is_unlocked_by_any_of_its_forms(rig: Rig) -> None:
+    for number in range(50):
+        rig.guess("password1", user=f"user{number}", peer="2001:db8:0:1::9")
+    (locks,) = outcome(Deferred.fromCoroutine(rig.gate.locks()))
+    assert [lock.address for lock in locks] == ["2001:db8:0:1::/64"]
+    (ended,) = outcome(Deferred.fromCoroutine(rig.gate.unlock(address=locks[0].address)))
+    assert ended == locks
+    assert rig.asks(user="bob", peer="2001:db8:0:1::9")
