@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,10 @@ from twisted.python.failure import Failure
 from mtatwist.auth.credentials import Login
 from mtatwist.auth.gate import Gate
 from mtatwist.auth.lockout import Lockout
+from mtatwist.auth.pace import LONGEST_DELAY
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.spool import schema
+from mtatwist.wiring.lockout import make_gate
 
 RIGHT = "right"
 HOME = "192.0.2.1"
@@ -166,3 +169,30 @@ def outcome(deferred: Deferred[Any]) -> list[Any]:
 def guesses(number: int, since: int = 0) -> list[str]:
     """Different wrong passwords."""
     return [f"guess {each}" for each in range(since, since + number)]
+
+
+class Guarded:
+    """A whole server in memory whose lockout is the real one, on a database; the users are those of its checker."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        gate = make_gate(
+            server.config,
+            server.reactor,
+            server.metrics,
+            checker=server.checker,
+            submit=Store().submit,
+            queue_time=server.mta.queue_time.now,
+        )
+        server.reactor.tcpServers[0][1].portal.registerChecker(gate)
+
+    def log_in(self, secret: str = "secret", user: str = "alice", peer: str = HOME) -> str:
+        """The reply to a login in a session of its own."""
+        session = self._server.connect(peer)
+        plain = base64.b64encode(f"\0{user}\0{secret}".encode()).decode()
+        session.say("EHLO client.test")
+        said = session.say(f"AUTH PLAIN {plain}")
+        self._server.pass_time(LONGEST_DELAY)
+        said += session.heard()
+        session.protocol.connectionLost()
+        return said
