@@ -63,6 +63,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "auth.ldap.member_attributes": ('["uniqueMember"]', ("uniqueMember",)),
     "auth.ldap.member_filter": ('"(distinguishedName={dn})"', "(distinguishedName={dn})"),
     "auth.lockout.threshold": ("3", 3),
+    "auth.lockout.address_threshold": ("80", 80),
     "auth.lockout.window": ('"1h"', 3600.0),
     "auth.lockout.duration": ('"2h"', 7200.0),
     "relay.networks": ('["192.0.2.0/24"]', (ipaddress.ip_network("192.0.2.0/24"),)),

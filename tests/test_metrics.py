@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 import pytest
+from auth.gates import Guarded, guesses
 from hypothesis import given
 from hypothesis import strategies as st
 from receive.whole import ALICE, SUBMISSION, Whole
@@ -183,6 +184,34 @@ def login(*lines: str, checker: str = "works") -> Callable[[Whole], Instruments]
     return scenario
 
 
+def guessed(guarded: Guarded) -> None:
+    for guess in guesses(5):
+        guarded.log_in(guess)
+
+
+def guessed_where_known(guarded: Guarded) -> None:
+    guarded.log_in()
+    guessed(guarded)
+
+
+def guessed_everybody(guarded: Guarded) -> None:
+    for number in range(50):
+        guarded.log_in("password1", f"user{number}")
+
+
+def guessed_on(guarded: Guarded) -> None:
+    guessed(guarded)
+    guarded.log_in()
+
+
+def lockout(scene: Callable[[Guarded], None]) -> Callable[[Whole], Instruments]:
+    def scenario(server: Whole) -> Instruments:
+        scene(Guarded(server))
+        return server.metrics
+
+    return scenario
+
+
 def group(fails: bool | Exception) -> Callable[[Whole], Instruments]:
     def scenario(server: Whole) -> Instruments:
         pump: Any = Pump()
@@ -242,6 +271,12 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.auth.unavailable": login(ALICE, checker="unavailable"),
     "mtatwist.auth.aborted": login("AUTH LOGIN", "*"),
     "mtatwist.auth.crashes": login(ALICE, checker="crashes"),
+    "mtatwist.auth.lockout.failures": lockout(guessed),
+    "mtatwist.auth.lockout.locks.account": lockout(guessed),
+    "mtatwist.auth.lockout.locks.pair": lockout(guessed_where_known),
+    "mtatwist.auth.lockout.locks.address": lockout(guessed_everybody),
+    "mtatwist.auth.lockout.locks.active": lockout(guessed),
+    "mtatwist.auth.lockout.refused": lockout(guessed_on),
     "mtatwist.messages.accepted": accepted,
     "mtatwist.messages.accepted.bytes": accepted,
     "mtatwist.messages.refused": refused,

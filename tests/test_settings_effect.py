@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from cryptography.x509.oid import NameOID
+from auth.gates import Guarded, guesses
 from OpenSSL import SSL
 from receive.whole import ALICE, HELD, SUBMISSION, Session, Whole
 from rigs import certificates
@@ -282,6 +283,22 @@ BIG = f"MAIL FROM:<me@away.test> SIZE={20 * 2**20}"
 BY_MX = {"route.next_hop": "", "dns.override.domain": '"here.test"'}
 LOOKED_UP = {"route.next_hop": ""}
 
+
+
+def lets_in(*wrong: str, user: str = "alice", then: float = 0, between: float = 0) -> Callable[[Whole], Any]:
+    """Does Alice get in after wrong passwords, so many seconds apart, and another wait?"""
+
+    def observe(server: Whole) -> bool:
+        guarded = Guarded(server)
+        for number, secret in enumerate(wrong):
+            assert guarded.log_in(secret, user.format(number)).startswith("535")
+            server.pass_time(between)
+        server.pass_time(then)
+        return guarded.log_in().startswith("235")
+
+    return observe
+
+
 EFFECTS: dict[str, Effect | str] = {
     "server.hostname": Effect(
         lambda server: server.connect().greeting.split()[1], {'"a.test"': "a.test", '"b.test"': "b.test"}
@@ -401,6 +418,12 @@ def test_effect(monkeypatch: pytest.MonkeyPatch, directory: Path, key: str, valu
     effect = EFFECTS[key]
     assert isinstance(effect, Effect)
     try:
+    "auth.lockout.threshold": Effect(lets_in(*guesses(3)), {"3": False, "4": True}, SUBMISSION),
+    "auth.lockout.address_threshold": Effect(
+        lets_in(*guesses(6), user="nobody{}"), {"6": False, "7": True}, SUBMISSION
+    ),
+    "auth.lockout.window": Effect(lets_in(*guesses(5), between=60), {'"3m"': True, '"15m"': False}, SUBMISSION),
+    "auth.lockout.duration": Effect(lets_in(*guesses(5), then=600), {'"5m"': True, '"30m"': False}, SUBMISSION),
         seen = effect.observe(Whole(monkeypatch, directory, {**effect.beside, key: value}))
     except CertificateError:
         seen = "the key is of another certificate"

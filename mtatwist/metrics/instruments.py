@@ -119,13 +119,17 @@ class Instruments:
         self.auth_aborted = Counter("mtatwist.auth.aborted", "AUTH exchanges that ended without a login to judge")
         self.auth_crashes = Counter("mtatwist.auth.crashes", "Exceptions in checkers of logins, answered 454")
         self.lockout_failures = Counter(
-            "mtatwist.lockout.failures", "Wrong names and passwords that the lockout counted"
+            "mtatwist.auth.lockout.failures", "Wrong names and passwords that the lockout counted"
         )
-        self.lockout_accounts = Counter("mtatwist.lockout.locks.account", "Accounts locked")
-        self.lockout_pairs = Counter("mtatwist.lockout.locks.pair", "Accounts locked for one address they are known at")
-        self.lockout_addresses = Counter("mtatwist.lockout.locks.address", "Addresses locked")
-        self.lockout_refused = Counter("mtatwist.lockout.refused", "Logins refused by a lock, without asking further")
-        self.lockout_active = Gauge("mtatwist.lockout.locks.active", "Locks on accounts, pairs and addresses now")
+        self.lockout_accounts = Counter("mtatwist.auth.lockout.locks.account", "Accounts locked")
+        self.lockout_pairs = Counter(
+            "mtatwist.auth.lockout.locks.pair", "Accounts locked for one address they are known at"
+        )
+        self.lockout_addresses = Counter("mtatwist.auth.lockout.locks.address", "Addresses locked")
+        self.lockout_refused = Counter(
+            "mtatwist.auth.lockout.refused", "Logins refused by a lock, without asking further"
+        )
+        self.lockout_active = Gauge("mtatwist.auth.lockout.locks.active", "Locks on accounts, pairs and addresses now")
         self.accepted = Counter("mtatwist.messages.accepted", "Messages on stable storage before their 250")
         self.accepted_bytes = Counter("mtatwist.messages.accepted.bytes", "Octets of accepted messages", "By")
         self.refused = Counter("mtatwist.messages.refused", "Messages refused after their end of data")
