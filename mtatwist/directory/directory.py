@@ -149,10 +149,13 @@ class Directory:
     def bind(self, dn: str, password: str) -> Deferred[bool]:
         """See IDirectory. Without a DN or password it is False, and nobody is asked: to the server either would mean
         a user that has no name, and be a success (RFC 4513 §5.1)."""
-        if not dn or not password or "\0" in dn or "\0" in password:
+        try:
+            # As octets it is not prepared a second time, by other rules.
+            octets = password.encode()
+        except UnicodeEncodeError:
+            octets = b""
+        if not dn or not octets or "\0" in dn or b"\0" in octets:
             return _nothing(False)
-        # As octets it is not prepared a second time, by other rules.
-        octets = password.encode("utf-8", "surrogatepass")
         until = self._reactor.seconds() + self._seconds
 
         def ask(server: Server) -> bool:

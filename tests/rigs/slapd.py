@@ -19,7 +19,7 @@ People (below :data:`PEOPLE`): ``userN`` with the password ``pwN``, and these wi
 ``nomail`` without any address
 ========== ============================================================================================================
 
-and those with the :data:`ODD` names. ``sales`` (below :data:`GROUPS`) is a group of user1 and user2 with the address
+and those with the :data:`ODD` names. All that is not below :data:`SUFFIX` is a referral to the lure, too. ``sales`` (below :data:`GROUPS`) is a group of user1 and user2 with the address
 sales@example.org and the member's attribute ``member``; ``info`` is a shared mailbox of user2's with info@example.org
 and contact@example.org; ``everyone`` has user0 and ``sales`` as members and the address everyone@example.org.
 Each user has the addresses userN@example.org and aliasN@example.org in ``mail``.
@@ -59,6 +59,7 @@ objectClass: olcGlobal
 cn: config
 olcPidFile: {directory}/slapd.pid
 olcThreads: 8
+olcReferral: ldap://127.0.0.1:{lure}
 {tls}
 dn: cn=module,cn=config
 objectClass: olcModuleList
@@ -112,9 +113,7 @@ olcTLSCertificateFile: {files.certificate}
 olcTLSCertificateKeyFile: {files.key}
 """
 
-_REQUEST = re.compile(
-    r'conn=(\d+) op=\d+ (BIND dn="(.*)" method=128|SRCH base="(.*?)" .* filter="(.*)")$', re.MULTILINE
-)
+_REQUEST = re.compile(r' op=\d+ (?:BIND dn="(.*)" method=128|SRCH base="(.*?)" .* filter="(.*)")$', re.MULTILINE)
 _DONE = re.compile(r"conn=\d+ op=\d+ (?:RESULT tag=97|SEARCH RESULT tag=101) ")
 
 
@@ -156,6 +155,7 @@ class Slapd:
             directory=self.directory,
             suffix=SUFFIX,
             service=SERVICE_DN,
+            lure=self.lure.port,
             tls=_TLS.format(files=files) if tls else "",
         )
         self._add(0, config)
