@@ -19,10 +19,10 @@ People (below :data:`PEOPLE`): ``userN`` with the password ``pwN``, and these wi
 ``nomail`` without any address
 ========== ============================================================================================================
 
-and those with the :data:`ODD` names. All that is not below :data:`SUFFIX` is a referral to the lure, too. ``sales`` (below :data:`GROUPS`) is a group of user1 and user2 with the address
-sales@example.org and the member's attribute ``member``; ``info`` is a shared mailbox of user2's with info@example.org
-and contact@example.org; ``everyone`` has user0 and ``sales`` as members and the address everyone@example.org.
-Each user has the addresses userN@example.org and aliasN@example.org in ``mail``.
+and those with the :data:`ODD` names. Each user has the addresses userN@example.org and aliasN@example.org in ``mail``.
+``sales`` (below :data:`GROUPS`, with ``member``) is a group of user1 and user2 with the address sales@example.org;
+``info`` is a shared mailbox of user2's with info@example.org and contact@example.org; ``everyone`` has user0 and
+``sales`` as members and the address everyone@example.org. What is not below :data:`SUFFIX` is a referral to the lure.
 """
 
 from __future__ import annotations
