@@ -47,6 +47,7 @@ from mtatwist.wiring.directory import make_directory
 from mtatwist.wiring.dns import make_dns
 from mtatwist.wiring.hangup import Hangup
 from mtatwist.wiring.receive import make_listeners
+from mtatwist.wiring.submission import make_usage
 from mtatwist.wiring.tls import make_tls
 
 _log = Logger()
@@ -144,6 +145,7 @@ class Mta(MultiService):
         self._certificates = make_tls(config, reactor, metrics, wall=time.time)
         self.directory = make_directory(config, reactor, metrics)
         self._users = Users(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
+        self._usage = make_usage(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
         self._listeners = make_listeners(
             config,
             reactor,
@@ -154,6 +156,7 @@ class Mta(MultiService):
             queue_time=self.queue_time.now,
             refuse_mailbox=partial(refuse_mailbox, self._routes),
             tls=None if self._certificates is None else self._certificates.server,
+            usage=self._usage,
             checkers=self._users.checkers,
             fail=self._fail,
             lost=self._listener_lost,
@@ -215,6 +218,8 @@ class Mta(MultiService):
         except UserFileError as error:
             self._fail(os.EX_CONFIG, f"auth.file: {error}")
         self.queue_time.start(self.spool.kept_time, self._schedule.longest)
+        if self._usage is not None:
+            self._usage.start()
         self.relay.startService()
         super().startService()
         globalLogPublisher.addObserver(self._exhaustion)
@@ -242,6 +247,8 @@ class Mta(MultiService):
         if self.directory is not None:
             await self._ended(self.directory.stop)
         globalLogPublisher.removeObserver(self._exhaustion)
+        if self._usage is not None:
+            self._usage.stop()
         self.queue_time.stop()
         self.dns.resolver.stop()
         self.spool.stop()

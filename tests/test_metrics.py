@@ -257,6 +257,9 @@ def dns(*lookups: str, zone: Any = None, later: float = 0) -> Callable[[Whole], 
     return scenario
 
 
+AS_ALICE = (ALICE, "MAIL FROM:<alice@example.org>", "RCPT TO:<you@away.test>")
+LIMITED = {**SUBMISSION, "submission.messages": '["1/h"]'}
+FOR_USERS = ("mtatwist.auth.", "mtatwist.submission.")
 SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.smtp.sessions": session,
     "mtatwist.smtp.sessions.open": session,
@@ -277,6 +280,11 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.auth.lockout.locks.address": lockout(guessed_everybody),
     "mtatwist.auth.lockout.locks.active": lockout(guessed),
     "mtatwist.auth.lockout.refused": lockout(guessed_on),
+    "mtatwist.submission.send_as.refused": login(ALICE, "MAIL FROM:<bob@example.org>"),
+    "mtatwist.submission.from.mismatches": login(*AS_ALICE, "DATA", "From: bob@example.org", "", "."),
+    "mtatwist.submission.limited": login(*AS_ALICE, "DATA", ".", AS_ALICE[1]),
+    "mtatwist.submission.limits.near": login(*AS_ALICE, "DATA", "."),
+    "mtatwist.submission.fields.added": login(*AS_ALICE, "DATA", "."),
     "mtatwist.messages.accepted": accepted,
     "mtatwist.messages.accepted.bytes": accepted,
     "mtatwist.messages.refused": refused,
@@ -334,7 +342,7 @@ def reading(metrics: Instruments, name: str) -> int:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_it_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    server = Whole(monkeypatch, tmp_path, SUBMISSION if name.startswith("mtatwist.auth.") else None)
+    server = Whole(monkeypatch, tmp_path, LIMITED if name.startswith(FOR_USERS) else None)
     before = reading(server.metrics, name)
     assert reading(SCENARIOS[name](server), name) > before
 

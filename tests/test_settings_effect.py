@@ -107,6 +107,12 @@ def postmaster(server: Whole) -> str:
     return str(server.recipients()[0].address)
 
 
+def names_its_user(server: Whole) -> bool:
+    """Does the Received field of a message?"""
+    server.connect().say("EHLO client.test", *AS_ALICE, "DATA", ".")
+    return b"(authenticated user alice)" in server.spool.messages[1].body
+
+
 def first_wait(server: Whole) -> bool:
     server.connect().send()
     server.next_hop_is_down()
@@ -276,6 +282,7 @@ def log_line(server: Whole) -> bool:
 
 
 NOBODY = "AUTH PLAIN AGFsaWNlAHdyb25n"
+AS_ALICE = (ALICE, "MAIL FROM:<alice@example.org>", "RCPT TO:<you@away.test>")
 ENVELOPE = ("MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test>")
 IMPLICIT = {"listen.tls": '"implicit"', "tls.certificate": '"one/mta.pem"', "tls.private_key": '"one/mta.key"'}
 BIG = f"MAIL FROM:<me@away.test> SIZE={20 * 2**20}"
@@ -383,6 +390,19 @@ EFFECTS: dict[str, Effect | str] = {
         dns_asked,
         {'["192.0.2.1"]': "192.0.2.1", '["192.0.2.2"]': "192.0.2.2"},
         {**BY_MX, "dns.override.addresses": ""},
+    ),
+    "relay.recipient_delimiter": Effect(
+        reply(ALICE, "MAIL FROM:<alice+x@example.org>"), {'"+"': 250, '"-"': 553, '""': 553}, SUBMISSION
+    ),
+    "submission.from_mismatch": Effect(
+        reply(*AS_ALICE, "DATA", b"From: bob@example.org\r\n\r\n.\r\n"), {'"log"': 250, '"reject"': 553}, SUBMISSION
+    ),
+    "submission.received_user": Effect(names_its_user, {"false": False, "true": True}, SUBMISSION),
+    "submission.messages": Effect(
+        reply(*AS_ALICE, "DATA", ".", AS_ALICE[1]), {'["1/h"]': 450, '["2/h"]': 250, "[]": 250}, SUBMISSION
+    ),
+    "submission.recipients": Effect(
+        reply(*AS_ALICE, "RCPT TO:<bob@away.test>"), {'["9/d", "1/h"]': 450, '["2/h"]': 250, "[]": 250}, SUBMISSION
     ),
     "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
     "spool.ballast": "tests/integration/test_disk_faults.py::test_a_full_disk_drains_on_its_ballast",

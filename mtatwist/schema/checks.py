@@ -164,6 +164,10 @@ def _check_validators(config: Config, report: Report) -> None:
     order = config.validators.order
     if "relay" not in order:
         report.problem("validators.order", 'lacks "relay", which makes an open relay: add "relay"')
+    if "send_as" not in order and any(listen.role == "submission" for listen in config.listen):
+        report.warnings.append('validators.order lacks "send_as": who has logged in may send as anybody')
+    if "rate" not in order and (config.submission.messages or config.submission.recipients):
+        report.warnings.append('validators.order lacks "rate", so the limits in [submission] have no effect')
     for index, name in enumerate(order):
         if name in order[:index]:
             report.problem(f"validators.order[{index}]", f'"{name}" is in the list twice: remove one of them')

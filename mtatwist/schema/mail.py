@@ -12,7 +12,7 @@ from mtatwist.schema.declare import computed, key, optional, required, table, ta
 from mtatwist.values import kinds as v
 from mtatwist.values.names import parse_domain, parse_host_port
 
-VALIDATOR_NAMES = ("parameters", "size", "relay", "loop")
+VALIDATOR_NAMES = ("parameters", "size", "relay", "send_as", "rate", "loop")
 
 
 def local_hostname() -> str:
@@ -239,7 +239,7 @@ class Validators:
         v.list_of(v.choice(*VALIDATOR_NAMES)),
         list(VALIDATOR_NAMES),
         'The validators, in the order they are asked. "relay" cannot be left out: it keeps this server '
-        "from being an open relay.",
+        'from being an open relay. "send_as" and "rate" apply to those who have logged in; see [submission].',
     )
 
 

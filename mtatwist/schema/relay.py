@@ -67,7 +67,6 @@ class Relay:
         v.DELIMITER,
         "+",
         'What divides a user\'s name from a detail, as in "user+detail@example.org"; "" for nothing.',
-        effect=False,
     )
     recipients: str | None = optional(
         v.PATH,

@@ -19,26 +19,22 @@ class Submission:
         "What becomes of a message whose From or Sender field has an address that its sender may not use, or can't be "
         'read: "reject" refuses it with 553, "log" only notes it, "off" does not look. A message with the empty '
         "reverse path is always judged by these fields, and refused.",
-        effect=False,
     )
     received_user: bool = key(
         v.BOOLEAN,
         False,
         "Whether the Received field names who had logged in. All recipients see it, and it is half of what one needs "
         "to log in. The log always names them.",
-        effect=False,
     )
     messages: tuple[Rate, ...] = key(
         v.list_of(v.RATE),
         [],
         "How many messages one account may send; further ones get 450. With none, as many as it likes.",
         example='["100/h", "1000/d"]',
-        effect=False,
     )
     recipients: tuple[Rate, ...] = key(
         v.list_of(v.RATE),
         [],
         "How many recipients one account may send to, counting those of all its messages; further ones get 450.",
         example='["500/h", "5000/d"]',
-        effect=False,
     )

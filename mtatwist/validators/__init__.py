@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mtatwist.validators.loop import Loop
 from mtatwist.validators.parameters import Parameters
+from mtatwist.validators.rate import Rate
 from mtatwist.validators.relay import Relay
+from mtatwist.validators.send_as import SendAs
 from mtatwist.validators.size import Size
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ REGISTRY: dict[str, Callable[..., Any]] = {
     "parameters": Parameters,
     "size": Size,
     "relay": Relay,
+    "send_as": SendAs,
+    "rate": Rate,
     "loop": Loop,
 }
 

@@ -22,8 +22,10 @@ from mtatwist.smtp.address import DomainSet
 from mtatwist.smtp.reply import Reply
 from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
+from mtatwist.validators.usage import Usage
 from mtatwist.wiring import fields
 from mtatwist.wiring.auth import make_logins
+from mtatwist.wiring.submission import make_submission
 
 
 def make_listeners(
@@ -38,10 +40,12 @@ def make_listeners(
     refuse_mailbox: Callable[[Recipient], Reply | None],
     tls: IOpenSSLServerConnectionCreator | None,
     checkers: Sequence[ICredentialsChecker],
+    usage: Usage | None,
     fail: Callable[[int, str], NoReturn],
     lost: Callable[[int, str], None],
 ) -> list[Listener]:
-    """One for each ``[[listen]]``; ``tls`` is what they begin TLS with; ``checkers`` are the portal's."""
+    """One for each ``[[listen]]``; ``tls`` is what they begin TLS with; ``checkers`` are the portal's;
+    ``usage`` is what accounts have sent."""
     domains = DomainSet(config.relay.domains)
     validators = build(
         config.validators.order,
@@ -50,6 +54,10 @@ def make_listeners(
         domains=domains,
         refuse_mailbox=refuse_mailbox,
         hops=config.limits.hops,
+        recipient_delimiter=config.relay.recipient_delimiter,
+        from_mismatch=config.submission.from_mismatch,
+        usage=usage,
+        metrics=metrics,
     )
     chain = Chain(validators, metrics)
     door = Door(
@@ -65,6 +73,7 @@ def make_listeners(
         recipients=config.limits.recipients,
         domains=domains,
         postmaster=config.relay.postmaster,
+        submission=make_submission(config, usage),
     )
     portal = Portal(Realm(door), checkers)
     return [

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import apsw
 import pytest
 from dialogue import Settings, Wire
 from dialogue_servers import MoodyChecker, make_wire
@@ -23,6 +24,7 @@ from mtatwist import dns, tap
 from mtatwist.config import load
 from mtatwist.dns import system
 from mtatwist.envelope import Message
+from mtatwist.spool import schema
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.queue_time import KeptTime
@@ -64,6 +66,8 @@ class Spool(MemorySpool):
         self.has_room = SqliteSpool(*arguments, **settings).has_room  # type: ignore[method-assign]
         self.trouble = ""
         self.kept_time = KeptTime()
+        self._database = apsw.Connection(":memory:")
+        schema.migrate(self._database)
 
     def create(self, envelope: Any) -> Writer:
         return Writer(self, next(self._numbers), envelope)
@@ -76,8 +80,10 @@ class Spool(MemorySpool):
         return succeed(None)
 
     def submit(self, job: Any, payload: Any) -> Deferred[Any]:
-        """See SqliteSpool: there is no database to do it in."""
-        raise NotImplementedError
+        """See SqliteSpool."""
+        with self._database:
+            (result,) = job(self._database, [payload])
+        return succeed(result)
 
     def stop(self) -> None:
         """See SqliteSpool."""

@@ -1,0 +1,42 @@
+"""What holds for those who have logged in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mtatwist.config import Config
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.receive.submission import Submission
+from mtatwist.validators.usage import Usage
+from mtatwist.validators.window import Limit
+from mtatwist.values.numbers import show_rate
+
+
+def make_usage(
+    config: Config,
+    reactor: Any,
+    metrics: Instruments,
+    *,
+    submit: Callable[[Any, Any], Deferred[Any]],
+    queue_time: Callable[[], float],
+) -> Usage | None:
+    """Counts for ``[submission] messages`` and ``recipients``; None: there is no limit. ``submit`` is the spool's."""
+    settings = config.submission
+    limits = [
+        Limit(what, rate.count, rate.seconds, show_rate(rate))
+        for what, rates in (("messages", settings.messages), ("recipients", settings.recipients))
+        for rate in rates
+    ]
+    if not limits or "rate" not in config.validators.order:
+        return None
+    return Usage(limits, now=queue_time, clock=reactor, submit=submit, metrics=metrics)
+
+
+def make_submission(config: Config, usage: Usage | None) -> Submission:
+    """As ``[submission]`` says."""
+    return Submission(
+        delimiter=config.relay.recipient_delimiter, received_user=config.submission.received_user, usage=usage
+    )
