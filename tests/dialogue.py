@@ -314,9 +314,6 @@ class Wire:
         """As OpenSSL says it."""
         return "TLS_AES_256_GCM_SHA384"
 
-    def get_app_data(self) -> None:
-        """The client was not asked for a certificate."""
-
     def getPeerCertificate(self) -> None:
         """The client has none."""
 

@@ -11,11 +11,16 @@ import pytest
 from auth.gates import Guarded, guesses
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL import SSL
 from receive.whole import ALICE, SUBMISSION, Whole
 from rigs.fake_dns import Rig, Zone, silent
 from rigs.pump import Pump
+from tls.handshakes import Visitor
+from tls.watching import Watched
 from transports.peer import Peer
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
 from mtatwist.spool.ballast import Ballast
@@ -168,10 +173,62 @@ def no_descriptor_left(server: Whole) -> Instruments:
     return server.metrics
 
 
-def tls(server: Whole) -> Instruments:
-    client = server.connect()
-    client.protocol.canStartTLS = True
-    client.say("EHLO client.test", "STARTTLS")
+def tls(newest: int, *, then: float = 0.0, hangs_up: bool = False) -> Callable[[Whole], Instruments]:
+    """A client that begins a handshake; ``hangs_up``: and never ends it."""
+
+    def scenario(server: Whole) -> Instruments:
+        client = server.connect()
+        client.protocol.canStartTLS = True
+        client.protocol.ctx = certificate(server).watch.server
+        client.say("EHLO client.test", "STARTTLS")
+        assert server.metrics.tls_sessions.value == 0
+        factory = Factory()
+        factory.buildProtocol = lambda addr: client.protocol  # type: ignore[method-assign]
+        visitor = Visitor(TLSMemoryBIOFactory(client.protocol.ctx, False, factory, server.reactor), newest=newest)
+        if hangs_up:
+            visitor.leave()
+        elif then:
+            server.pass_time(then)
+        else:
+            visitor.shake_hands()
+            assert server.metrics.tls_sessions.value == 1
+        return server.metrics
+
+    return scenario
+
+
+def certificate(server: Whole) -> Watched:
+    return Watched(Path(server.config.server.data_dir), metrics=server.metrics)
+
+
+def days_left(server: Whole) -> Instruments:
+    certificate(server).stop()
+    assert server.metrics.tls_days_left.value == 89
+    return server.metrics
+
+
+def certificate_renewed(server: Whole) -> Instruments:
+    watched = certificate(server)
+    watched.issue()
+    watched.pass_time(30)
+    watched.stop()
+    return server.metrics
+
+
+def certificate_broken(server: Whole) -> Instruments:
+    watched = certificate(server)
+    watched.files().key.write_text("nonsense")
+    watched.pass_time(60)
+    watched.stop()
+    return server.metrics
+
+
+def certificate_watch_fails(server: Whole) -> Instruments:
+    watched = certificate(server)
+    watched.watch._pairs = None  # type: ignore[assignment]
+    watched.pass_time(60)
+    watched.stop()
+    assert server.metrics.tls_watch_errors.value == 2
     return server.metrics
 
 
@@ -268,7 +325,15 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.smtp.replies.2xx": say("NOOP"),
     "mtatwist.smtp.replies.4xx": store_fails,
     "mtatwist.smtp.replies.5xx": say("NONSENSE"),
-    "mtatwist.tls.sessions": tls,
+    "mtatwist.tls.sessions": tls(0),
+    "mtatwist.tls.sessions.tls12": tls(SSL.TLS1_2_VERSION),
+    "mtatwist.tls.sessions.tls13": tls(SSL.TLS1_3_VERSION),
+    "mtatwist.tls.handshakes.failed": tls(0, hangs_up=True),
+    "mtatwist.tls.handshakes.slow": tls(0, then=31),
+    "mtatwist.tls.certificate.days_left": days_left,
+    "mtatwist.tls.certificate.reloads": certificate_renewed,
+    "mtatwist.tls.certificate.reloads.failed": certificate_broken,
+    "mtatwist.tls.certificate.errors": certificate_watch_fails,
     "mtatwist.auth.succeeded": login(ALICE),
     "mtatwist.auth.refused": login("AUTH PLAIN AGFsaWNlAHdyb25n"),
     "mtatwist.auth.unavailable": login(ALICE, checker="unavailable"),
@@ -353,7 +418,13 @@ def test_every_instrument_has_a_scenario_and_a_description() -> None:
     assert all(instrument.description for instrument in instruments)
 
 
-LASTING = ("mtatwist.dns.cache.entries", "mtatwist.relay.destinations.down")
+LASTING = (
+    "mtatwist.dns.cache.entries",
+    "mtatwist.relay.destinations.down",
+    "mtatwist.tls.certificate.days_left",
+    "mtatwist.directory.servers.down",
+    "mtatwist.lockout.locks.active",
+)
 """Gauges that say nothing about mail that is on its way."""
 
 

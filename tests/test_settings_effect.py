@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from cryptography.x509.oid import NameOID
 from auth.gates import Guarded, guesses
 from OpenSSL import SSL
 from receive.whole import ALICE, HELD, SUBMISSION, Session, Whole
 from rigs import certificates
 from rigs.fake_dns import Zone, silent
+from tls.handshakes import Visitor
 from transports.peer import Peer
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogLevel
 
 from mtatwist import describe
@@ -221,38 +221,45 @@ def connect_limit(server: Whole) -> float:
     return float(server.reactor.tcpClients[0][3])
 
 
-def handshake(server: Whole) -> str:
+def handshake(server: Whole, **how: Any) -> str:
     """Whose certificate a client that knows no TLS 1.3 gets to see over implicit TLS."""
-    transport = _Transport()
-    protocol = server.reactor.tcpServers[0][1].buildProtocol(None)
-    protocol.makeConnection(transport)
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_max_proto_version(SSL.TLS1_2_VERSION)
-    client = SSL.Connection(context, None)
-    client.set_connect_state()
-    for _ in range(8):
-        try:
-            client.do_handshake()
-        except SSL.WantReadError:
-            pass
-        except SSL.Error:
-            return "refused"
-        else:
-            certificate = client.get_peer_certificate()
-            assert certificate is not None
-            (name,) = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-            return str(name.value)
-        with contextlib.suppress(SSL.WantReadError):
-            protocol.dataReceived(client.bio_read(100_000))
-        if transport.value():
-            client.bio_write(transport.value())
-            transport.clear()
-    return "nothing"
+    factory = server.reactor.tcpServers[0][1]
+    return Visitor(factory, newest=SSL.TLS1_2_VERSION, **how).shake_hands().saw
 
 
-class _Transport(StringTransport):
-    def setTcpNoDelay(self, on: bool) -> None:
-        pass
+def renewed(server: Whole) -> str:
+    """The same, after another certificate has been put in place and ten seconds."""
+    directory = Path(str(server.config.tls.certificate)).parent.parent
+    for name in ("mta.pem", "mta.key"):
+        (directory / "one" / f"before.{name}").write_bytes((directory / "one" / name).read_bytes())
+        (directory / "one" / name).write_bytes((directory / "two" / name).read_bytes())
+    try:
+        server.pass_time(10)
+        return handshake(server)
+    finally:
+        for name in ("mta.pem", "mta.key"):
+            os.replace(directory / "one" / f"before.{name}", directory / "one" / name)
+
+
+def asked_for_a_certificate(server: Whole) -> tuple[str, bool]:
+    """What comes of a client that has none, and whether it was asked."""
+    visitor = Visitor(server.reactor.tcpServers[0][1], newest=SSL.TLS1_2_VERSION).shake_hands()
+    return visitor.saw, bool(visitor.connection.get_client_ca_list())
+
+
+def known_client(server: Whole) -> str:
+    """Who a client with a certificate of the first authority is, to the server."""
+    directory = Path(str(server.config.tls.certificate)).parent
+    shown = certificates.Files(directory / "authority.pem", directory / "mta.pem", directory / "mta.key")
+    visitor = Visitor(server.reactor.tcpServers[0][1], shown=shown).shake_hands()
+    return str(visitor.protocol.wrappedProtocol.session.client_certificate)
+
+
+def stalls_its_handshake(server: Whole) -> bool:
+    """Is a client that says nothing cut after half a minute?"""
+    visitor = Visitor(server.reactor.tcpServers[0][1])
+    server.pass_time(30)
+    return bool(visitor.transport.disconnecting)
 
 
 class _Parent(MultiService):
@@ -282,14 +289,6 @@ def log_line(server: Whole) -> bool:
 
 
 NOBODY = "AUTH PLAIN AGFsaWNlAHdyb25n"
-AS_ALICE = (ALICE, "MAIL FROM:<alice@example.org>", "RCPT TO:<you@away.test>")
-ENVELOPE = ("MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test>")
-IMPLICIT = {"listen.tls": '"implicit"', "tls.certificate": '"one/mta.pem"', "tls.private_key": '"one/mta.key"'}
-BIG = f"MAIL FROM:<me@away.test> SIZE={20 * 2**20}"
-
-BY_MX = {"route.next_hop": "", "dns.override.domain": '"here.test"'}
-LOOKED_UP = {"route.next_hop": ""}
-
 
 
 def lets_in(*wrong: str, user: str = "alice", then: float = 0, between: float = 0) -> Callable[[Whole], Any]:
@@ -305,6 +304,14 @@ def lets_in(*wrong: str, user: str = "alice", then: float = 0, between: float = 
 
     return observe
 
+
+AS_ALICE = (ALICE, "MAIL FROM:<alice@example.org>", "RCPT TO:<you@away.test>")
+ENVELOPE = ("MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test>")
+IMPLICIT = {"listen.tls": '"implicit"', "tls.certificate": '"one/mta.pem"', "tls.private_key": '"one/mta.key"'}
+BIG = f"MAIL FROM:<me@away.test> SIZE={20 * 2**20}"
+
+BY_MX = {"route.next_hop": "", "dns.override.domain": '"here.test"'}
+LOOKED_UP = {"route.next_hop": ""}
 
 EFFECTS: dict[str, Effect | str] = {
     "server.hostname": Effect(
@@ -325,6 +332,28 @@ EFFECTS: dict[str, Effect | str] = {
         handshake, {'"one/mta.key"': "one.test", '"two/mta.key"': "the key is of another certificate"}, IMPLICIT
     ),
     "tls.minimum": Effect(handshake, {'"1.2"': "one.test", '"1.3"': "refused"}, IMPLICIT),
+    "tls.reload": Effect(renewed, {'"5s"': "two.test", '"1h"': "one.test"}, IMPLICIT),
+    "tls.client_certificates": Effect(
+        asked_for_a_certificate,
+        {'"none"': ("one.test", False), '"ask"': ("one.test", True), '"require"': ("refused", True)},
+        {**IMPLICIT, "tls.client_ca_file": '"one/authority.pem"'},
+    ),
+    "tls.client_ca_file": Effect(
+        known_client,
+        {'"one/authority.pem"': "CN=one.test", '"two/authority.pem"': ""},
+        {**IMPLICIT, "tls.client_certificates": '"ask"'},
+    ),
+    "tls.name.certificate": Effect(
+        partial(handshake, name="two.test"),
+        {'"two/mta.pem"': "two.test", '"one/mta.pem"': "the key is of another certificate"},
+        {**IMPLICIT, "tls.name.private_key": '"two/mta.key"'},
+    ),
+    "tls.name.private_key": Effect(
+        partial(handshake, name="two.test"),
+        {'"two/mta.key"': "two.test", '"one/mta.key"': "the key is of another certificate"},
+        {**IMPLICIT, "tls.name.certificate": '"two/mta.pem"'},
+    ),
+    "timeouts.handshake": Effect(stalls_its_handshake, {'"20s"': True, '"1m"': False}, IMPLICIT),
     "relay.networks": Effect(
         reply(ENVELOPE[0], "RCPT TO:<x@away.test>", peer=FRIEND), {'["198.51.100.0/24"]': 250, "[]": 550}
     ),
@@ -409,6 +438,12 @@ EFFECTS: dict[str, Effect | str] = {
     "auth.mechanisms": Effect(reply(ALICE), {'["PLAIN", "LOGIN"]': 235, '["LOGIN"]': 504}, SUBMISSION),
     "auth.require_tls": Effect(reply(ALICE), {"true": 538, "false": 235}, {"listen.role": '"submission"'}),
     "auth.failures": Effect(reply(*[NOBODY] * 2, "NOOP"), {"2": 421, "3": 250}, SUBMISSION),
+    "auth.lockout.threshold": Effect(lets_in(*guesses(3)), {"3": False, "4": True}, SUBMISSION),
+    "auth.lockout.address_threshold": Effect(
+        lets_in(*guesses(6), user="nobody{}"), {"6": False, "7": True}, SUBMISSION
+    ),
+    "auth.lockout.window": Effect(lets_in(*guesses(5), between=60), {'"3m"': True, '"15m"': False}, SUBMISSION),
+    "auth.lockout.duration": Effect(lets_in(*guesses(5), then=600), {'"5m"': True, '"30m"': False}, SUBMISSION),
     "log.format": Effect(log_line, {'"json"': True, '"text"': False}),
 }
 WITH_EFFECT = {entry.path for entry in describe.select("") if describe.as_object(entry)["effect"]}

@@ -42,7 +42,7 @@ class Listener(Service):
         self._role = role
         self._factory: Any = factory
         if implicit_tls is not None:
-            self._factory = TLSMemoryBIOFactory(implicit_tls, False, factory)
+            self._factory = TLSMemoryBIOFactory(implicit_tls, False, factory, reactor)
         self._fail = fail
         self._lost = lost
         self._port: Any = None

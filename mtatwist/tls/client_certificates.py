@@ -11,21 +11,15 @@ SUBJECT_LIMIT = 255
 """Characters of a subject that are repeated: a client may write what it likes, if its authority signs it."""
 
 
-class Verdict:
-    """What OpenSSL said of the chain that one client showed. Without a word of praise it is nothing."""
+class ClientConnection(SSL.Connection):
+    """OpenSSL's side of a session, and what it says of the chain that the client showed: without praise, nothing."""
 
-    __slots__ = ("callbacks", "leaf_is_good", "something_is_bad")
-
-    def __init__(self, callbacks: object) -> None:
+    def __init__(self, context: SSL.Context, callbacks: object) -> None:
         """``callbacks``: the owner of what OpenSSL calls during the handshake; it must live as long."""
+        super().__init__(context, None)
         self.callbacks = callbacks
         self.leaf_is_good = False
         self.something_is_bad = False
-
-    @property
-    def good(self) -> bool:
-        """Does the certificate come, link by link, from an authority that counts?"""
-        return self.leaf_is_good and not self.something_is_bad
 
 
 def judge(require: bool) -> Callable[[SSL.Connection, Any, int, int, int], bool]:
@@ -35,21 +29,19 @@ def judge(require: bool) -> Callable[[SSL.Connection, Any, int, int, int], bool]
     where a certificate is only asked for.
     """
 
-    def verified(connection: SSL.Connection, certificate: Any, error: int, depth: int, ok: int) -> bool:
-        verdict = connection.get_app_data()
+    def verified(connection: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
         if not ok:
-            verdict.something_is_bad = True
+            connection.something_is_bad = True
         elif depth == 0:
-            verdict.leaf_is_good = True
+            connection.leaf_is_good = True
         return bool(ok) or not require
 
     return verified
 
 
-def verified_subject(connection: SSL.Connection) -> str:
+def verified_subject(connection: Any) -> str:
     """The subject of the certificate that the client has shown and that is good (RFC 4514), else ""."""
-    verdict = connection.get_app_data()
-    if not isinstance(verdict, Verdict) or not verdict.good:
+    if not isinstance(connection, ClientConnection) or connection.something_is_bad or not connection.leaf_is_good:
         return ""
     certificate = connection.get_peer_certificate(as_cryptography=True)
     return "" if certificate is None else certificate.subject.rfc4514_string()[:SUBJECT_LIMIT]

@@ -9,7 +9,7 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
-from mtatwist.tls.client_certificates import Verdict
+from mtatwist.tls.client_certificates import ClientConnection
 from mtatwist.tls.keypair import KeyPair
 from mtatwist.tls.policy import Policy, server_context
 
@@ -61,6 +61,4 @@ class ServerTls:
         """See IOpenSSLServerConnectionCreator."""
         if self._contexts is None:
             raise RuntimeError("no certificate has been read yet")
-        connection = SSL.Connection(self._contexts.default, None)
-        connection.set_app_data(Verdict(self._contexts))
-        return connection
+        return ClientConnection(self._contexts.default, self._contexts)

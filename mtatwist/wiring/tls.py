@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from mtatwist.config import Config
@@ -18,7 +20,9 @@ from mtatwist.tls.watch import CertificateWatch
 from mtatwist.wiring import fields
 
 
-def make_tls(config: Config, reactor: Any, metrics: Instruments, *, wall: Any) -> CertificateWatch | None:
+def make_tls(
+    config: Config, reactor: Any, metrics: Instruments, *, wall: Callable[[], float]
+) -> CertificateWatch | None:
     """As ``[tls]`` says; None without a certificate. Raises CertificateError.
 
     Files of the administrator's are read here: after it has given its privileges away the process may not be allowed
@@ -36,7 +40,7 @@ def make_tls(config: Config, reactor: Any, metrics: Instruments, *, wall: Any) -
         interval=config.tls.reload,
         clock=reactor,
         wall=wall,
-        in_thread=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        in_thread=partial(_in_thread, reactor),
         metrics=metrics,
     )
     if not config.embedded:
@@ -44,7 +48,11 @@ def make_tls(config: Config, reactor: Any, metrics: Instruments, *, wall: Any) -
     return certificates
 
 
-def _make_our_own(config: Config, wall: Any) -> None:
+def _in_thread(reactor: Any, work: Callable[..., Any], **arguments: Any) -> Deferred[Any]:
+    return deferToThreadPool(reactor, reactor.getThreadPool(), work, **arguments)
+
+
+def _make_our_own(config: Config, wall: Callable[[], float]) -> None:
     ((certificate, private_key, _),) = config.tls.pairs
     now = datetime.datetime.fromtimestamp(wall(), datetime.UTC)
     try:

@@ -16,11 +16,11 @@ from transports.peer import Peer
 from transports.test_dial import resolving_reactor
 from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
-from mtatwist import dns, tap
+from mtatwist import dns, tap, wiring
 from mtatwist.config import load
 from mtatwist.dns import system
 from mtatwist.envelope import Message
@@ -53,7 +53,7 @@ def toml(settings: dict[str, str]) -> str:
         tables.setdefault(table, {})[key] = value
     lines = []
     for name, keys in tables.items():
-        lines += [f"[[{name}]]" if name in ("listen", "route", "dns.override") else f"[{name}]"]
+        lines += [f"[[{name}]]" if name in ("listen", "route", "dns.override", "tls.name") else f"[{name}]"]
         lines += [f"{key} = {value}" for key, value in keys.items() if value]
     return "\n".join(lines) + "\n"
 
@@ -174,6 +174,8 @@ class Whole:
         self.config = load(file)
         self.checker = MoodyChecker("works", deque())
         patch.setattr(tap, "Users", lambda *arguments, **settings: Users(self.checker))
+        # There are no threads in memory.
+        patch.setattr(wiring.tls, "_in_thread", lambda reactor, work, **arguments: maybeDeferred(work, **arguments))
         self.mta = tap.Mta(self.config, self.reactor)
         self.spool: Any = self.mta.spool
         self.metrics = self.mta.metrics

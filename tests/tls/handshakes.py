@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Any, Self
 
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from rigs import certificates
 from twisted.internet.error import ConnectionDone
@@ -19,7 +21,6 @@ from mtatwist.tls.keypair import Files, read
 from mtatwist.tls.policy import Policy
 from mtatwist.tls.server import Contexts, ServerTls
 from mtatwist.transports.reasons import why_lost
-
 
 POLICY = Policy()
 
@@ -106,3 +107,64 @@ class Limited:
 
     def getContext(self) -> SSL.Context:
         return self._context
+
+
+class Visitor:
+    """A client in memory that begins TLS with a server's protocol, and says what came of it."""
+
+    def __init__(
+        self, factory: Any, *, newest: int = 0, name: str = "", shown: certificates.Files | None = None
+    ) -> None:
+        """``newest``: the last version of TLS that it knows; ``name``: whom it asks for; ``shown``: its certificate."""
+        self.transport = _Transport()
+        self.protocol = factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        if newest:
+            context.set_max_proto_version(newest)
+        if shown is not None:
+            context.use_certificate_file(str(shown.certificate))
+            context.use_privatekey_file(str(shown.key))
+        self.connection = SSL.Connection(context, None)
+        if name:
+            self.connection.set_tlsext_host_name(name.encode())
+        self.connection.set_connect_state()
+        self.refused = False
+
+    def shake_hands(self) -> Self:
+        """Until one of the two is through, or gives up."""
+        for _ in range(8):
+            try:
+                self.connection.do_handshake()
+            except SSL.WantReadError:
+                pass
+            except SSL.Error:
+                self.refused = True
+            self._exchange()
+        return self
+
+    def _exchange(self) -> None:
+        with contextlib.suppress(SSL.WantReadError):
+            self.protocol.dataReceived(self.connection.bio_read(100_000))
+        if self.transport.value():
+            self.connection.bio_write(self.transport.value())
+            self.transport.clear()
+        try:
+            self.connection.recv(100_000)
+        except SSL.WantReadError:
+            pass
+        except SSL.Error:
+            self.refused = True
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    @property
+    def saw(self) -> str:
+        """Whose certificate it was shown; "refused" or "nothing" where there was none."""
+        certificate = self.connection.get_peer_certificate(as_cryptography=True)
+        if self.refused or certificate is None:
+            return "refused" if self.refused else "nothing"
+        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(name.value)
