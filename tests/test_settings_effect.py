@@ -473,12 +473,6 @@ def test_effect(monkeypatch: pytest.MonkeyPatch, directory: Path, key: str, valu
     effect = EFFECTS[key]
     assert isinstance(effect, Effect)
     try:
-    "auth.lockout.threshold": Effect(lets_in(*guesses(3)), {"3": False, "4": True}, SUBMISSION),
-    "auth.lockout.address_threshold": Effect(
-        lets_in(*guesses(6), user="nobody{}"), {"6": False, "7": True}, SUBMISSION
-    ),
-    "auth.lockout.window": Effect(lets_in(*guesses(5), between=60), {'"3m"': True, '"15m"': False}, SUBMISSION),
-    "auth.lockout.duration": Effect(lets_in(*guesses(5), then=600), {'"5m"': True, '"30m"': False}, SUBMISSION),
         seen = effect.observe(Whole(monkeypatch, directory, {**effect.beside, key: value}))
     except CertificateError:
         seen = "the key is of another certificate"
