@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mtatwist.envelope import Recipient
-from mtatwist.smtp import notify
+from mtatwist.smtp import notify, submitter
 from mtatwist.smtp.command import CommandError
 from mtatwist.smtp.reply import SYNTAX, Reply
 from mtatwist.transaction import Transaction
@@ -20,7 +20,8 @@ class Parameters:
     name = "parameters"
 
     def mail(self, transaction: Transaction) -> Reply | None:
-        """SIZE (RFC 1870 §6), BODY (RFC 6152 §2, RFC 3030 §3), SMTPUTF8 (RFC 6531 §3.4), RET, ENVID (RFC 3461 §4)."""
+        """SIZE (RFC 1870 §6), BODY (RFC 6152 §2, RFC 3030 §3), SMTPUTF8 (RFC 6531 §3.4), RET, ENVID (RFC 3461 §4);
+        AUTH (RFC 4954 §5), where one can log in: we believe none of it, and so it is only read."""
         for key, value in transaction.parameters.items():
             if key == "SIZE":
                 if not (value.isascii() and value.isdecimal() and len(value) <= 20):
@@ -33,6 +34,10 @@ class Parameters:
                     return SYNTAX
             elif key in _MAIL:
                 refusal = _judge(_MAIL[key], value)
+                if refusal is not None:
+                    return refusal
+            elif key == "AUTH" and transaction.session.role == "submission":
+                refusal = _judge(submitter.parse_submitter, value)
                 if refusal is not None:
                     return refusal
             else:
