@@ -47,8 +47,10 @@ from mtatwist.wiring.directory import make_directory
 from mtatwist.wiring.dns import make_dns
 from mtatwist.wiring.hangup import Hangup
 from mtatwist.wiring.receive import make_listeners
+from mtatwist.wiring.recipients import make_recipients
 from mtatwist.wiring.submission import make_usage
 from mtatwist.wiring.tls import make_tls
+from mtatwist.wiring.watching import Watching
 
 _log = Logger()
 
@@ -144,7 +146,14 @@ class Mta(MultiService):
         self._exhaustion = Exhaustion(reactor, metrics)
         self._certificates = make_tls(config, reactor, metrics, wall=time.time)
         self.directory = make_directory(config, reactor, metrics)
-        self._users = Users(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
+        self._users = Users(
+            config,
+            reactor,
+            metrics,
+            directory=self.directory,
+            submit=self.spool.submit,
+            queue_time=self.queue_time.now,
+        )
         self._usage = make_usage(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
         self._listeners = make_listeners(
             config,
@@ -155,6 +164,7 @@ class Mta(MultiService):
             wake=self.relay.wake,
             queue_time=self.queue_time.now,
             refuse_mailbox=partial(refuse_mailbox, self._routes),
+            recipients=make_recipients(config, reactor, metrics, self.directory),
             tls=None if self._certificates is None else self._certificates.server,
             usage=self._usage,
             checkers=self._users.checkers,
@@ -165,6 +175,17 @@ class Mta(MultiService):
             listener.setServiceParent(self)
         if self._certificates is not None:
             self._certificates.setServiceParent(self)
+        self.watching = Watching(
+            config,
+            reactor,
+            metrics,
+            spool=self.spool,
+            listeners=self._listeners,
+            directory=self.directory,
+            wall=time.time,
+            queue_time=self.queue_time.now,
+            fail=self._fail,
+        )
 
     def _targets(self, route: Route) -> Callable[[str], Awaitable[Sequence[Target]]]:
         """How the addresses behind a destination of this route are found."""
@@ -190,8 +211,18 @@ class Mta(MultiService):
         self._reactor.addSystemEventTrigger("after", "shutdown", observer.flush)
         parent.setComponent(ILogObserver, observer)
 
+    def privilegedStartService(self) -> None:
+        """Bind ports."""
+        self.watching.bind()
+        super().privilegedStartService()
+
     def startService(self) -> None:
         """The ports are bound and privileges gone: open the spool, then begin."""
+        try:
+            # Before there are any threads: they would keep a process alive that has failed.
+            self._users.start()
+        except UserFileError as error:
+            self._fail(os.EX_CONFIG, f"auth.file: {error}")
         try:
             self.spool.start()
         except DataDirError as error:
@@ -213,19 +244,22 @@ class Mta(MultiService):
                 self._fail(os.EX_CANTCREAT, str(error))
         if self.directory is not None:
             self.directory.start()
-        try:
-            self._users.start()
-        except UserFileError as error:
-            self._fail(os.EX_CONFIG, f"auth.file: {error}")
         self.queue_time.start(self.spool.kept_time, self._schedule.longest)
         if self._usage is not None:
             self._usage.start()
         self.relay.startService()
         super().startService()
+        self.watching.start()
         globalLogPublisher.addObserver(self._exhaustion)
         for warning in self._config.warnings:
             _log.warn("configuration_warning", warning=warning)
-        _log.info("start", version=__version__, pid=os.getpid(), listen=[one.facts() for one in self._listeners])
+        _log.info(
+            "start",
+            version=__version__,
+            pid=os.getpid(),
+            listen=[one.facts() for one in self._listeners],
+            health=self.watching.facts(),
+        )
         if self._config.embedded:
             _log.info("hint", text=_hint(self._config, self._listeners))
 
@@ -237,6 +271,7 @@ class Mta(MultiService):
 
     async def _stop(self) -> None:
         _log.info("stopping")
+        self.watching.stopping()
         grace = self._config.timeouts.shutdown
         # Nothing new comes in, and then nothing new is begun; what is under way has the same time on both sides.
         await self._ended(super().stopService)
@@ -252,6 +287,7 @@ class Mta(MultiService):
         self.queue_time.stop()
         self.dns.resolver.stop()
         self.spool.stop()
+        await self._ended(self.watching.stop)
         _log.info("stopped")
 
     @staticmethod

@@ -12,16 +12,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mtatwist"
 
+#: What is done with the instruments.
+METRICS = tuple(f"metrics.{name}" for name in ("collector", "otlp", "process", "push", "queue", "reference", "text"))
+
 #: The rooms of the house, top floor first. Rooms on one floor don't import each other, but for the ground floors:
 #: what SHARED names is used by its neighbours too.
 FLOORS = (
     ("tap", "wiring"),
-    ("receive", "relay", "control", "health", "metrics.push"),
+    ("receive", "relay", "control", "health", *METRICS),
     ("validators", "auth", "directory", "recipients", "spool", "transports", "tls", "dns"),
     ("store", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", "descriptors"),
     ("smtp",),
 )
-SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output")
+SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", *METRICS)
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "schema", "values")

@@ -129,7 +129,10 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "metrics.endpoint": ('"http://127.0.0.1:4318/v1/metrics"', "http://127.0.0.1:4318/v1/metrics"),
     "metrics.api_key": ('"file:api.key"', Secret("from a file")),
     "metrics.interval": ('"1m"', 60.0),
+    "metrics.ca_file": ('"ca.pem"', "{here}/ca.pem"),
+    "metrics.attributes": ('["a.b=c=d"]', ("a.b=c=d",)),
     "health.endpoint": ('"tcp:8080:interface=127.0.0.1"', "tcp:8080:interface=127.0.0.1"),
+    "health.queue_limit": ("5", 5),
     "dns.servers": ('["127.0.0.1:5353", "[::1]"]', (("127.0.0.1", 5353), ("::1", 53))),
     "dns.trust_ad": ("true", True),
     "dns.timeout": ('"5s"', 5.0),
@@ -141,7 +144,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "dns.override.addresses": ('["192.0.2.7", "2001:DB8::7"]', ("192.0.2.7", "2001:db8::7")),
     "dns.override.servers": ('["192.0.2.53:5353"]', (("192.0.2.53", 5353),)),
     "log.format": ('"json"', "json"),
-    "validators.order": ('["relay", "size"]', ("relay", "size")),
+    "validators.order": ('["relay", "device", "size"]', ("relay", "device", "size")),
     "spool.minimum_free": ('"1GiB"', 1024**3),
     "spool.ballast": ('"0"', 0),
 }
@@ -154,7 +157,14 @@ NEEDED = {
     "relay.device": {"network": '"192.0.2.17"', "senders": '["scanner@example.org"]'},
     "dns.override": {"domain": '"other.example.org"', "addresses": '["192.0.2.9"]'},
 }
+DIRECTORY = {"auth.ldap.uris": '["ldap://ldap.example.org"]', "auth.ldap.base_dn": '"dc=example,dc=org"'}
 COMPANIONS = {
+    "auth.backend": DIRECTORY,
+    "auth.ldap.uris": {"auth.ldap.base_dn": '"dc=example,dc=org"'},
+    "auth.ldap.bind_dn": {"auth.ldap.bind_password": '"x"'},
+    "auth.ldap.bind_password": {"auth.ldap.bind_dn": '"cn=mta"'},
+    "auth.ldap.recipient_filter": DIRECTORY,
+    "auth.ldap.alias_filter": DIRECTORY,
     "tls.certificate": {"tls.private_key": '"mx.key"'},
     "tls.private_key": {"tls.certificate": '"mx.pem"'},
     "listen.tls": {"tls.certificate": '"mx.pem"', "tls.private_key": '"mx.key"'},

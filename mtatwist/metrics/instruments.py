@@ -241,6 +241,23 @@ class Instruments:
             "mtatwist.recipients.files.refused", "Changed files of aliases or recipients that could not be used"
         )
         self.devices_refused = Counter("mtatwist.devices.refused", "Senders that a device may not use, answered 553")
+        self.queue_waiting = Gauge("mtatwist.queue.waiting", "Recipients that wait for an attempt", "{recipient}")
+        self.queue_due = Gauge("mtatwist.queue.due", "Those of them whose time has come", "{recipient}")
+        self.queue_oldest = Gauge("mtatwist.queue.oldest", "Age of the oldest message in the queue", "s")
+        self.queue_errors = Counter("mtatwist.queue.errors", "Times that the queue could not be counted")
+        self.pushes = Counter("mtatwist.metrics.pushes", "Pushes of metrics that the collector took", "{push}")
+        self.push_failures = Counter("mtatwist.metrics.push.failures", "Pushes that it did not take", "{push}")
+        self.push_rejected = Counter("mtatwist.metrics.push.rejected", "Values it did not want", "{data_point}")
+        self.push_seconds = Histogram("mtatwist.metrics.push.duration", "One push, in seconds", _SECONDS, "s")
+        self.health_requests = Counter("mtatwist.health.requests", "Requests to the health endpoint", "{request}")
+        self.health_unready = Counter("mtatwist.health.unready", "Those of them that were told: not ready", "{request}")
+        self.reactor_lag = Histogram("mtatwist.reactor.lag", "How late timers fire: how busy we are", _SECONDS, "s")
+        self.cpu_user = Counter("process.cpu.time", "Processor time used", "s", {"cpu.mode": "user"})
+        self.cpu_system = Counter("process.cpu.time", "Processor time used", "s", {"cpu.mode": "system"})
+        self.memory = Gauge("process.memory.usage", "Memory that is resident", "By")
+        self.descriptors = Gauge("process.unix.file_descriptor.count", "Open file descriptors", "{file_descriptor}")
+        self.threads = Gauge("process.thread.count", "Threads", "{thread}")
+        self.uptime = Gauge("process.uptime", "Time since the start", "s")
 
     def __iter__(self) -> Iterator[Counter | Histogram]:
         return iter(vars(self).values())

@@ -20,65 +20,49 @@ class Ldap:
         v.list_of(v.url('"ldap://ldap.example.org"', "ldap", "ldaps")),
         [],
         "The directory's servers, in the order they are tried.",
-        effect=False,
     )
-    start_tls: bool = key(
-        v.BOOLEAN, True, "Whether to start TLS on ldap:// connections before any password.", effect=False
-    )
+    start_tls: bool = key(v.BOOLEAN, True, "Whether to start TLS on ldap:// connections before any password.")
     ca_file: str | None = optional(
         v.PATH,
         "The certificate authorities that sign the directory's certificate, in PEM; without it, the system's.",
-        effect=False,
         example='"/etc/ssl/ca.pem"',
     )
     bind_dn: str | None = optional(
         v.text('"cn=mta,dc=example,dc=org"'),
         "Who to search the directory as; without it, anonymously.",
-        effect=False,
     )
-    bind_password: Secret | None = optional(
-        v.SECRET, 'The password of "bind_dn".', effect=False, example='"file:/run/secrets/ldap"'
-    )
-    base_dn: str | None = optional(
-        v.text('"ou=people,dc=example,dc=org"'), "Below which entry the users are.", effect=False
-    )
+    bind_password: Secret | None = optional(v.SECRET, 'The password of "bind_dn".', example='"file:/run/secrets/ldap"')
+    base_dn: str | None = optional(v.text('"ou=people,dc=example,dc=org"'), "Below which entry the users are, and groups and aliases.")
     user_filter: str = key(
         v.text('"(uid={user})"', must_contain="{user}"),
         "(&(objectClass=inetOrgPerson)(uid={user}))",
         'The search that finds a user; "{user}" stands for the name given, with special characters escaped.',
-        effect=False,
     )
     address_attributes: tuple[str, ...] = key(
         v.list_of(v.text('"mail"')),
         ["mail"],
         "Which attributes hold the addresses that the user may send as.",
-        effect=False,
     )
     group_filter: str | None = optional(
         v.text('"(member={dn})"'),
         "The search that finds the groups and shared mailboxes whose addresses the user may send as, too; "
         '"{dn}" stands for the DN of the user\'s entry, "{user}" for the account\'s name.',
         example='"(&(objectClass=groupOfNames)(member={dn}))"',
-        effect=False,
     )
     connections: int = key(
-        v.integer(1), 8, "How many searches and logins are under way at the directory at the same time.", effect=False
+        v.integer(1), 8, "How many searches and logins are under way at the directory at the same time."
     )
-    connect_timeout: float = key(
-        v.DURATION, "3s", "How long a connection to one of the directory's servers may take.", effect=False
-    )
+    connect_timeout: float = key(v.DURATION, "3s", "How long a connection to one of the directory's servers may take.")
     timeout: float = key(
         v.DURATION,
         "9s",
         "How long the directory may take for a login in all, over all of its servers; after that the client is told to "
         "try again later.",
-        effect=False,
     )
     offline_cache: float = key(
         v.DURATION_OR_ZERO,
         "0s",
         'How long a login that was right is remembered for times when the directory is away; with "0s", not at all.',
-        effect=False,
     )
     recipient_filter: str | None = optional(
         v.RECIPIENT_FILTER,
@@ -174,15 +158,23 @@ class Metrics:
     endpoint: str | None = optional(
         v.url('"http://127.0.0.1:4318/v1/metrics"', "http", "https"),
         "Where metrics are sent to, as OTLP over HTTP; without it, nowhere.",
-        effect=False,
     )
     api_key: Secret | None = optional(
         v.SECRET,
-        "What authenticates this server to the collector.",
-        effect=False,
+        "What authenticates this server to the collector, as a bearer token.",
         example='"env:METRICS_API_KEY"',
     )
-    interval: float = key(v.DURATION, "15s", "How often.", effect=False)
+    interval: float = key(v.DURATION, "15s", "How often.")
+    ca_file: str | None = optional(
+        v.PATH,
+        "The authorities that may have signed the collector's certificate; without it, those that this machine trusts.",
+        example='"/etc/ssl/ca.pem"',
+    )
+    attributes: tuple[str, ...] = key(
+        v.list_of(v.text('"deployment.environment.name=production"', must_contain="=")),
+        [],
+        "What is said about this server beside its name, version and host: attributes of the OpenTelemetry resource.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +183,13 @@ class Health:
 
     endpoint: str | None = optional(
         v.ENDPOINT,
-        "What to listen on for health checks; without it, there are none.",
-        effect=False,
+        "What to listen on for health checks, and for Prometheus; without it, there are none.",
         example='"tcp:8080:interface=127.0.0.1"',
+    )
+    queue_limit: int = key(
+        v.integer(1),
+        100000,
+        "With more recipients than this waiting in the queue, the server says that it is not ready.",
     )
 
 

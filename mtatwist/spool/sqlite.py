@@ -18,11 +18,12 @@ from zope.interface import implementer
 
 from mtatwist.envelope import COUNTER_BITS, Envelope, Message, Settled
 from mtatwist.interfaces import ISpool
-from mtatwist.spool import check, due, schema, times
+from mtatwist.spool import check, due, schema, survey, times
 from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.bodies import BodyFiles
 from mtatwist.spool.due import Claims
 from mtatwist.spool.room import Room
+from mtatwist.spool.survey import Survey
 from mtatwist.spool.tables import Tables
 from mtatwist.spool.writer import Held, SpoolWriter
 from mtatwist.store.datadir import DataDir
@@ -142,6 +143,19 @@ class SqliteSpool:
     def has_room(self, size: int) -> bool:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare; none while the spool is in trouble."""
         return self._writer.trouble is None and self._room.enough_for(size)
+
+    @property
+    def trouble(self) -> str | None:
+        """The word for what is wrong with the disk or the database, as far as is known."""
+        return None if self._writer.trouble is None else self._writer.trouble.value
+
+    def survey(self, now: float) -> Deferred[Survey]:
+        """How much waits in the queue, at this time of its own."""
+        return self._bodies.run(self._read, survey.survey, now)
+
+    def try_to_write(self) -> Deferred[None]:
+        """Commit something that changes nothing. Fires with what goes wrong."""
+        return self._writer.submit(survey.touch, None)
 
     def due_domains(self, now: float, start: str, limit: int) -> Deferred[tuple[list[str], str | None]]:
         """See ISpool."""

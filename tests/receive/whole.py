@@ -16,7 +16,7 @@ from transports.peer import Peer
 from transports.test_dial import resolving_reactor
 from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.python.failure import Failure
 
@@ -27,6 +27,7 @@ from mtatwist.envelope import Message
 from mtatwist.spool import schema
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
 from mtatwist.spool.sqlite import SqliteSpool
+from mtatwist.spool.survey import Survey
 from mtatwist.store.queue_time import KeptTime
 
 BASE: dict[str, dict[str, str]] = {
@@ -74,6 +75,17 @@ class Spool(MemorySpool):
 
     def start(self) -> None:
         """See SqliteSpool."""
+
+    async def survey(self, now: float) -> Survey:
+        """See SqliteSpool."""
+        if self.trouble:
+            raise OSError(self.trouble)
+        due = [one.next_attempt <= now for message in self.messages.values() for one in message.envelope.recipients]
+        return Survey(len(due), sum(due), min((m.envelope.received_at for m in self.messages.values()), default=None))
+
+    def try_to_write(self) -> Deferred[None]:
+        """See SqliteSpool."""
+        return fail(OSError(self.trouble)) if self.trouble else succeed(None)
 
     def keep_ahead(self, ahead: float) -> Deferred[None]:
         """See SqliteSpool."""

@@ -1,0 +1,314 @@
+"""One push: an HTTP request to the collector, as OTLP/HTTP has it. All that the collector says is hostile."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+from hyperlink import URL
+from OpenSSL import SSL
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.http import stringToDatetime
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from mtatwist import __version__
+from mtatwist.metrics.otlp import rejected
+
+DEADLINE = 10.0
+"""Seconds that a push may take, from the look-up of the collector's name to the end of its answer."""
+
+ANSWER_LIMIT = 64 * 1024
+"""Octets that a collector may send in all, header and body: a good answer has some hundred."""
+
+_PROTOBUF = "application/x-protobuf"
+_SETTINGS = {
+    401: "metrics.api_key",
+    403: "metrics.api_key",
+    404: "metrics.endpoint",
+    405: "metrics.endpoint",
+}
+_REASONS = {
+    401: "the collector wants another key",
+    403: "the collector wants another key",
+    404: "the collector knows no such path",
+    405: "the collector takes no metrics at this path",
+    413: "the collector takes no message of this size",
+    429: "the collector has too much to do",
+    503: "the collector has too much to do",
+}
+
+
+class PushFailed(Exception):
+    """The collector did not take it; the message says why, and no secret.
+
+    :ivar kind: what tells this failure from others: a status, or the name of an exception.
+    :ivar setting: the setting to look at first.
+    :ivar retry_after: how many seconds the collector wants to be left alone.
+    """
+
+    def __init__(self, kind: str, reason: str, *, setting: str = "metrics.endpoint", retry_after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.setting = setting
+        self.retry_after = retry_after
+
+
+def trust_in(ca_file: str | None) -> Any:
+    """The certificate authorities of a PEM file, or without one those that this machine trusts.
+
+    Raises OSError, ValueError or SSL.Error when it can't be used.
+    """
+    if ca_file is None:
+        return platformTrust()
+    with open(ca_file, "rb") as file:
+        found = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", file.read(), re.DOTALL)
+    if not found:
+        raise ValueError("there is no certificate in it")
+    return trustRootFromCertificates([Certificate.loadPEM(each) for each in found])
+
+
+class Collector:
+    """Where metrics go. Each push has a connection of its own: no state of one is in the way of the next."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None,
+        reactor: Any,
+        wall: Callable[[], float],
+        trust: Any,
+    ) -> None:
+        """``wall`` is the machine's time; ``trust``: see trust_in()."""
+        self._url = url
+        parsed = URL.from_text(url)
+        self.shown = parsed.replace(userinfo="", query=(), fragment="").to_text()
+        self._reactor = reactor
+        self._wall = wall
+        self._trust = trust
+        self._headers: dict[str | bytes, str | bytes] = {
+            "Content-Type": _PROTOBUF,
+            "Content-Encoding": "gzip",
+            "User-Agent": f"mtatwist/{__version__}",
+        }
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    async def push(self, message: bytes) -> tuple[int, str]:
+        """Send an ExportMetricsServiceRequest. Gives how many of its values were not wanted, and why.
+
+        Raises PushFailed.
+        """
+        exchange = _Exchange(self._reactor, self._trust)
+        answering = Deferred.fromCoroutine(self._exchange(exchange, gzip.compress(message, 6, mtime=0)))
+        answering.addTimeout(DEADLINE, self._reactor, onTimeoutCancel=_too_slow)
+        try:
+            return await answering
+        except (PushFailed, CancelledError):
+            raise
+        except Exception as error:
+            raise _failed(error) from None
+        finally:
+            exchange.cut()
+
+    async def _exchange(self, exchange: _Exchange, message: bytes) -> tuple[int, str]:
+        # Cookies are forgotten with the client; redirects would take the key elsewhere.
+        client = HTTPClient(exchange, data_to_body_producer=_Bytes)
+        response = await client.post(
+            self._url,
+            data=message,
+            headers=self._headers,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
+        code = response.code
+        if not 200 <= code < 300:
+            raise PushFailed(
+                str(code),
+                f"answered {code}: {_words(code)}",
+                setting=_SETTINGS.get(code, "metrics.endpoint"),
+                retry_after=self._retry_after(response.headers) if code in (429, 502, 503, 504) else 0.0,
+            )
+        body = _Body()
+        response.deliverBody(body)
+        answer = await body.ended
+        return self._judge(response.headers, answer)
+
+    def _judge(self, headers: Headers, answer: bytes) -> tuple[int, str]:
+        kind = (headers.getRawHeaders("content-type", [""]) or [""])[0].partition(";")[0].strip().lower()
+        if kind == _PROTOBUF or not kind:
+            try:
+                return rejected(answer)
+            except ValueError as error:
+                raise PushFailed("answer", str(error)) from None
+        if kind.startswith("text/") and answer.strip():
+            raise PushFailed("answer", "answered with text: that is no collector")
+        return 0, ""
+
+    def _retry_after(self, headers: Headers) -> float:
+        """RFC 9110 §10.2.3: seconds, or a date."""
+        said = (headers.getRawHeaders(b"retry-after", [b""]) or [b""])[0].strip()
+        if said.isdigit():
+            return float(said[:9])
+        try:
+            return max(0.0, float(stringToDatetime(said)) - self._wall())
+        except (ValueError, IndexError, KeyError, OverflowError):
+            return 0.0
+
+
+def _words(code: int) -> str:
+    if 300 <= code < 400:
+        return "redirects are not followed, write where it leads to"
+    return _REASONS.get(code, "the collector is in trouble" if code >= 500 else "the collector does not want it")
+
+
+def _too_slow(_: object, seconds: float) -> Any:
+    raise PushFailed("timeout", f"no whole answer within {seconds:g} s")
+
+
+def _failed(error: Exception) -> PushFailed:
+    """What went wrong below HTTP."""
+    reasons = getattr(error, "reasons", None)
+    cause = reasons[0].value if reasons and isinstance(reasons[0], Failure) else error
+    kind = type(cause).__name__
+    if isinstance(cause, SSL.Error):
+        entries: Any = cause.args[0] if cause.args else ()
+        words = ", ".join(str(entry[-1]) for entry in entries) or "it ended early"
+        return PushFailed(f"tls {words}", f"TLS failed: {words}", setting="metrics.ca_file")
+    if kind in ("VerificationError", "CertificateError"):
+        return PushFailed("tls name", "TLS failed: the certificate is for another name", setting="metrics.endpoint")
+    return PushFailed(kind, str(cause) or kind)
+
+
+@implementer(IAgent, IAgentEndpointFactory)
+class _Exchange:
+    """An agent for one request. What it opened is closed by :meth:`cut`, whatever has come of it."""
+
+    def __init__(self, reactor: Any, trust: Any) -> None:
+        self._reactor = reactor
+        self._trust = trust
+        self._connections: list[ProtocolWrapper] = []
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        """(IAgent) treq asks for compressed answers, and would blow up what comes: neither."""
+        if headers is not None:
+            headers.removeHeader(b"accept-encoding")
+        agent = Agent.usingEndpointFactory(self._reactor, self, HTTPConnectionPool(self._reactor, persistent=False))
+        asked: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
+        return asked.addCallback(_as_it_is)
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """(IAgentEndpointFactory) To where, with TLS for https."""
+        host = uri.host.decode("ascii").strip("[]")
+        endpoint: Any = HostnameEndpoint(self._reactor, host, uri.port, timeout=DEADLINE)
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=self._trust), endpoint)
+        return cast(IStreamClientEndpoint, _Bounded(endpoint, self._connections))
+
+    def cut(self) -> None:
+        """Close what is still open."""
+        for connection in self._connections:
+            transport: Any = connection.transport
+            if transport is not None and connection.connected:
+                transport.abortConnection()
+
+
+def _as_it_is(response: Any) -> Any:
+    response.headers.removeHeader(b"content-encoding")
+    return response
+
+
+@implementer(IStreamClientEndpoint)
+class _Bounded:
+    """An endpoint whose connections end when more than ANSWER_LIMIT comes."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, made: list[ProtocolWrapper]) -> None:
+        self._endpoint = endpoint
+        self._made = made
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See IStreamClientEndpoint."""
+        wrapping: Any = WrappingFactory(cast(Any, factory))
+        wrapping.noisy = False
+        wrapping.protocol = _BoundedConnection
+        connecting: Deferred[Any] = self._endpoint.connect(wrapping)
+        return connecting.addCallback(self._connected)
+
+    def _connected(self, connection: ProtocolWrapper) -> IProtocol:
+        self._made.append(connection)
+        return connection.wrappedProtocol
+
+
+class _BoundedConnection(ProtocolWrapper):
+    """Counts what comes."""
+
+    _received = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        """See IProtocol."""
+        self._received += len(data)
+        if self._received > ANSWER_LIMIT:
+            transport: Any = self.transport
+            transport.abortConnection()
+        else:
+            super().dataReceived(data)
+
+
+class _Body(Protocol):
+    """Collects an answer, which the connection bounds."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.ended: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        """See IProtocol."""
+        self._parts.append(data)
+
+    def connectionLost(self, reason: Failure = cast(Failure, None)) -> None:  # noqa: B008
+        """See IProtocol."""
+        ended = self.ended
+        if ended.called:
+            return
+        if reason.check(ResponseDone):
+            ended.callback(b"".join(self._parts))
+        else:
+            ended.errback(PushFailed("answer", "its answer had no end, or was too long"))
+
+
+@implementer(IBodyProducer)
+class _Bytes:
+    """A request body that is all there: treq's own takes the global reactor to write it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.length = len(content)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """See IBodyProducer."""
+        consumer.write(self._content)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """See IPushProducer."""
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer."""
+
+    def stopProducing(self) -> None:
+        """See IProducer."""

@@ -1,0 +1,168 @@
+"""Those who watch the server: the push of its metrics, and the health endpoint."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from OpenSSL import SSL
+from twisted.application.service import IService
+
+from mtatwist import __version__
+from mtatwist.config import Config, ConfigError, Problem
+from mtatwist.health.endpoint import HealthEndpoint
+from mtatwist.health.readiness import NotReady, Phase, Readiness
+from mtatwist.health.site import Answers, HealthSite
+from mtatwist.interfaces import DirectoryTrouble, IDirectory
+from mtatwist.metrics import otlp, text
+from mtatwist.metrics.collector import Collector, trust_in
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.metrics.process import ProcessWatch
+from mtatwist.metrics.push import PushLoop
+from mtatwist.metrics.queue import QueueWatch
+from mtatwist.receive.listener import Listener
+from mtatwist.spool.sqlite import SqliteSpool
+
+COUNT_SECONDS = 15.0
+"""Time between two counts of the queue."""
+
+
+class Watching:
+    """What ``[metrics]`` and ``[health]`` ask for; nothing runs where they ask for nothing.
+
+    It is bound first and ends last: probes are answered while mail drains, and the last push says how that went.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        metrics: Instruments,
+        *,
+        spool: SqliteSpool,
+        listeners: Sequence[Listener],
+        directory: IDirectory | None,
+        wall: Callable[[], float],
+        queue_time: Callable[[], float],
+        fail: Callable[[int, str], NoReturn],
+    ) -> None:
+        """Raises ConfigError."""
+        self._metrics = metrics
+        self._spool = spool
+        self._listeners = listeners
+        self._directory = directory
+        self._queue_limit = config.health.queue_limit
+        checks = {"spool": self._check_spool, "queue": self._check_queue, "listeners": self._check_listeners}
+        if directory is not None:
+            checks["directory"] = self._check_directory
+        self.readiness = Readiness(checks, clock=reactor)
+        self._process = ProcessWatch(reactor, metrics)
+        self._queue = QueueWatch(spool.survey, interval=COUNT_SECONDS, clock=reactor, now=queue_time, metrics=metrics)
+        self._endpoint: HealthEndpoint | None = None
+        self._push: PushLoop | None = None
+        if config.health.endpoint is not None:
+            answers = Answers(self.readiness, metrics, self._text, text.CONTENT_TYPE)
+            site = HealthSite(answers, reactor)
+            self._endpoint = HealthEndpoint(reactor, config.health.endpoint, site, fail=fail)
+        if config.metrics.endpoint is not None:
+            self._push = self._make_push(config, config.metrics.endpoint, reactor, wall)
+
+    def _make_push(self, config: Config, endpoint: str, reactor: Any, wall: Callable[[], float]) -> PushLoop:
+        settings, started = config.metrics, wall()
+        try:
+            trust = trust_in(settings.ca_file)
+        except (OSError, ValueError, SSL.Error) as error:
+            reason = f"{settings.ca_file} can't be used: {getattr(error, 'strerror', None) or error or 'not PEM'}"
+            raise ConfigError([Problem(config.source or "", "metrics.ca_file", reason)]) from None
+        collector = Collector(
+            endpoint,
+            api_key=None if settings.api_key is None else settings.api_key.reveal(),
+            reactor=reactor,
+            wall=wall,
+            trust=trust,
+        )
+        attributes = {
+            "service.name": "mtatwist",
+            "service.version": __version__,
+            "service.instance.id": otlp.instance_id(config.server.hostname, config.server.data_dir),
+            "host.name": os.uname().nodename,
+            **dict(each.split("=", 1) for each in settings.attributes),
+        }
+
+        def message() -> bytes:
+            self._process.read()
+            return otlp.encode(self._metrics, attributes, started=started, now=wall())
+
+        return PushLoop(
+            collector.push,
+            message,
+            interval=settings.interval,
+            clock=reactor,
+            random=random.random,
+            metrics=self._metrics,
+            endpoint=collector.shown,
+        )
+
+    def _services(self) -> list[IService]:
+        if self._endpoint is None and self._push is None:
+            return []
+        return [one for one in (self._process, self._queue, self._endpoint, self._push) if one is not None]
+
+    def bind(self) -> None:
+        """Before privileges go."""
+        if self._endpoint is not None:
+            self._endpoint.privilegedStartService()
+
+    def start(self) -> None:
+        """The spool is open and mail flows."""
+        for service in self._services():
+            service.startService()
+        self.readiness.phase = Phase.RUNNING
+
+    def stopping(self) -> None:
+        """From now on the spool is not asked any more, and whoever asks us hears that we go."""
+        self.readiness.phase = Phase.STOPPING
+        if self._queue.running:
+            self._queue.stopService()
+
+    async def stop(self) -> None:
+        """All else has ended: push a last time, and answer no more."""
+        for service in reversed(self._services()):
+            if service.running:
+                await service.stopService() if service is self._push else service.stopService()
+
+    def facts(self) -> dict[str, Any] | None:
+        """Where health is asked for."""
+        return None if self._endpoint is None else self._endpoint.facts()
+
+    def _text(self) -> bytes:
+        self._process.read()
+        return text.render(self._metrics)
+
+    # The checks.
+
+    def _check_spool(self) -> Any:
+        if self._spool.trouble:
+            raise NotReady(f"trouble: {self._spool.trouble}")
+        if not self._spool.has_room(0):
+            raise NotReady("no room for new mail")
+        return self._spool.try_to_write()
+
+    def _check_queue(self) -> None:
+        waiting = self._metrics.queue_waiting.value + self._metrics.in_flight.value
+        if waiting > self._queue_limit:
+            raise NotReady(f"{waiting} recipients wait, more than health.queue_limit")
+
+    def _check_listeners(self) -> None:
+        for listener in self._listeners:
+            if not listener.accepting:
+                raise NotReady(f"not bound: {listener.facts()['endpoint']}")
+
+    async def _check_directory(self) -> None:
+        assert self._directory is not None
+        try:
+            await self._directory.search("(objectClass=*)", ["1.1"], 1)
+        except DirectoryTrouble as error:
+            raise NotReady(str(error)) from None
