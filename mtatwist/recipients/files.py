@@ -35,7 +35,11 @@ InThread = Callable[[Callable[[], T]], Awaitable[T]]
 
 
 class FileError(Exception):
-    """A file can't be used; the message is for the administrator: file, line and reason, a line each."""
+    """A file can't be used; ``reasons`` are for the administrator, each with the file and, mostly, the line."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
 
 
 class WatchedTable(Generic[T]):
@@ -56,13 +60,10 @@ class WatchedTable(Generic[T]):
         self._clock = clock
         self._in_thread = in_thread
         self._metrics = metrics
-        self._mark: Mark | None = None
         self._complaint = ""
         self._checked_at = clock.seconds()
         self._check: Shared[None] | None = None
-        first = self._read()
-        assert first is not None
-        self._mark, self._value = first
+        self._mark, self._value = read_table(path, parse)
 
     async def current(self) -> T:
         """What it holds, as of a second ago. Never raises."""
@@ -102,25 +103,34 @@ class WatchedTable(Generic[T]):
             _log.warn("file_refused", path=self._path, reason=complaint)
 
     def _read(self) -> tuple[Mark, T] | None:
-        """Its mark and what it holds; None: what was known before. Raises FileError."""
-        try:
-            with open(self._path, "rb") as file:
-                stat = os.fstat(file.fileno())
-                mark = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-                if mark == self._mark:
-                    return None
-                content = file.read(READ_LIMIT + 1)
-        except (OSError, ValueError) as error:
-            words = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise FileError(f"{self._path}: cannot be read: {words}") from None
-        if len(content) > READ_LIMIT:
-            raise FileError(f"{self._path}: is larger than {READ_LIMIT >> 20} MiB")
-        try:
-            return mark, self._parse(content.decode().removeprefix("\ufeff"))
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise FileError(f"{self._path}:{line}: is not UTF-8 text") from None
-        except TableError as error:
-            shown = [f"{self._path}:{line}: {reason}" for line, reason in error.problems[:SHOWN]]
-            more = len(error.problems) - len(shown)
-            raise FileError("\n".join(shown + [f"{self._path}: and {more} more wrong lines"] * (more > 0))) from None
+        """None: it is as it was. Raises FileError."""
+        with contextlib.suppress(OSError):
+            if _mark(os.stat(self._path)) == self._mark:
+                return None
+        return read_table(self._path, self._parse)
+
+
+def read_table(path: str, parse: Callable[[str], T]) -> tuple[Mark, T]:
+    """Read a whole file: its mark, which changes with it, and what ``parse`` makes of its text. Raises FileError."""
+    try:
+        with open(path, "rb") as file:
+            mark = _mark(os.fstat(file.fileno()))
+            content = file.read(READ_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        words = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise FileError(f"{path}: cannot be read: {words}") from None
+    if len(content) > READ_LIMIT:
+        raise FileError(f"{path}: is larger than {READ_LIMIT >> 20} MiB")
+    try:
+        return mark, parse(content.decode().removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise FileError(f"{path}:{line}: is not UTF-8 text") from None
+    except TableError as error:
+        shown = [f"{path}:{line}: {reason}" for line, reason in error.problems[:SHOWN]]
+        more = len(error.problems) - len(shown)
+        raise FileError(*shown, *([f"{path}: and {more} more wrong lines"] if more else ())) from None
+
+
+def _mark(stat: os.stat_result) -> Mark:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import (
@@ -77,14 +77,16 @@ class _Known(NamedTuple):
     listed: Listed | None = None
     directory: DirectoryRecipients | None = None
 
+    @property
+    def tells_who_exists(self) -> bool:
+        """Can anybody say so?"""
+        return self.listed is not None or (self.directory is not None and self.directory.tells_who_exists)
+
     async def exists(self, name: Name) -> bool:
-        """Does ``name`` get mail? Raises DirectoryTrouble."""
-        asks = self.directory is not None and self.directory.tells_who_exists
-        if self.listed is None and not asks:
-            return True
+        """Is it said that ``name`` gets mail? Raises DirectoryTrouble."""
         if self.listed is not None and self.listed.knows(name):
             return True
-        return self.directory is not None and asks and await self.directory.knows(name)
+        return self.directory is not None and await self.directory.knows(name)
 
     async def members(self, name: Name) -> Sequence[Address]:
         """What ``name`` stands for; empty when it is no alias. Raises DirectoryTrouble, TooManyMembers."""
@@ -132,7 +134,7 @@ class Resolver:
         try:
             found = await Deferred.fromCoroutine(self._judge(start)).addTimeout(PATIENCE, self._clock)
         except Refused as refused:
-            if not _is_postmaster(start):
+            if not _is_postmaster(start) and start != self._postmaster:
                 self._count(refused.reply)
                 return refused.reply
             found = await self._for_postmaster(start)
@@ -174,6 +176,7 @@ class Resolver:
     async def _expand(self, start: Address, known: _Known) -> list[Address]:
         final: dict[Name, Address] = {}
         expanded: set[Name] = set()
+        seen: set[tuple[Name, bool]] = set()
         nobody = False
         steps = [_Step(start)]
         try:
@@ -188,7 +191,7 @@ class Resolver:
                             _log.info("alias_member_unknown", alias=str(step.alias), member=str(step.address))
                     elif found.alias not in expanded:
                         expanded.add(found.alias)
-                        following += [_Step(member, found.alias) for member in found.members]
+                        following += self._fresh(found.alias, found.members, seen)
                 if len(final) + len(following) > self._expansion:
                     raise TooManyMembers
                 steps = following
@@ -204,6 +207,16 @@ class Resolver:
         # Too deep; or all that there is leads to what was there before.
         _log.warn("alias_loop", address=str(start))
         raise Refused(LOOP)
+
+    def _fresh(self, alias: Name, members: Sequence[Address], seen: set[tuple[Name, bool]]) -> Iterator[_Step]:
+        """Those of the members that were not looked at before, as members of another alias."""
+        for member in members:
+            name = name_of(member)
+            itself = alias in (name, without_detail(name, self._delimiter))
+            key = self._key(member), itself
+            if key not in seen:
+                seen.add(key)
+                yield _Step(member, alias)
 
     def _key(self, address: Address) -> Name:
         """Equal for what is one mailbox: at foreign domains, case may matter."""
@@ -237,7 +250,7 @@ class Resolver:
                 return _Found(alias=whole, members=[self._postmaster])
             if await known.exists(name):
                 return _Found(address)
-        return _Found()
+        return _Found() if known.tells_who_exists else _Found(address)
 
 
 def _usable(alias: Name, values: Sequence[str]) -> Sequence[Address]:

@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mtatwist.schema import Config
+from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
 from mtatwist.values.names import parse_next_hop, show_host_port
 from mtatwist.values.numbers import show_duration
-
-# A server may see an IPv4 client as ::ffff:192.0.2.1, so this network is all of IPv4.
-MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 class Report(Protocol):
@@ -94,41 +92,11 @@ def _check_demanding(config: Config, report: Report) -> None:
 
 def _check_relay(config: Config, report: Report) -> None:
     relay = config.relay
-    if report.good("relay.networks"):
-        _check_networks(config, report)
     if report.good("relay.retry", "relay.max_age") and relay.max_age < relay.retry[0]:
         report.problem(
             "relay.max_age",
             f'"{show_duration(relay.max_age)}" is shorter than the first wait of relay.retry, '
             f'"{show_duration(relay.retry[0])}": nothing would be tried twice; write "5d" or so',
-        )
-
-
-def _check_networks(config: Config, report: Report) -> None:
-    networks = config.relay.networks
-    whole = False
-    for index, network in enumerate(networks):
-        mapped = isinstance(network, ipaddress.IPv6Network) and MAPPED.subnet_of(network)
-        if network.prefixlen == 0 or mapped:
-            whole = True
-            report.problem(
-                f"relay.networks[{index}]",
-                f'"{network}" is everybody, which makes an open relay: write the networks that are yours',
-            )
-    if not whole:
-        # Two halves of the internet are the internet, too.
-        four = ipaddress.collapse_addresses(each for each in networks if isinstance(each, ipaddress.IPv4Network))
-        six = ipaddress.collapse_addresses(each for each in networks if isinstance(each, ipaddress.IPv6Network))
-        if any(net.prefixlen == 0 for net in four) or any(net.prefixlen == 0 for net in six):
-            report.problem(
-                "relay.networks",
-                "together these are everybody, which makes an open relay: write the networks that are yours",
-            )
-    onions = [index for index, each in enumerate(config.listen) if (each.endpoint or "").startswith("onion:")]
-    if onions and any(network.is_loopback for network in networks):
-        report.warnings.append(
-            f"relay.networks has loopback addresses, and the clients of listen[{onions[0]}], an onion "
-            "service, come from such: all of them may relay"
         )
 
 
@@ -212,6 +180,9 @@ CHECKS: Sequence[Callable[[Config, Report], None]] = (
     _check_listen,
     _check_tls,
     _check_relay,
+    check_networks,
+    check_devices,
+    check_recipients,
     _check_routes,
     _check_validators,
     _check_dns,

@@ -12,7 +12,7 @@ from mtatwist.schema.declare import computed, key, optional, required, table, ta
 from mtatwist.values import kinds as v
 from mtatwist.values.names import parse_domain, parse_host_port
 
-VALIDATOR_NAMES = ("parameters", "size", "relay", "send_as", "rate", "loop")
+VALIDATOR_NAMES = ("parameters", "size", "relay", "device", "send_as", "rate", "loop")
 
 
 def local_hostname() -> str:

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mtatwist.validators.device import Device
 from mtatwist.validators.loop import Loop
 from mtatwist.validators.parameters import Parameters
 from mtatwist.validators.rate import Rate
@@ -25,6 +26,7 @@ REGISTRY: dict[str, Callable[..., Any]] = {
     "relay": Relay,
     "send_as": SendAs,
     "rate": Rate,
+    "device": Device,
     "loop": Loop,
 }
 

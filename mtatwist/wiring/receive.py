@@ -18,6 +18,7 @@ from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.receive.listener import Listener
+from mtatwist.recipients.resolve import Resolver
 from mtatwist.smtp.address import DomainSet
 from mtatwist.smtp.reply import Reply
 from mtatwist.validators import build
@@ -38,6 +39,7 @@ def make_listeners(
     wake: Callable[[Message], None],
     queue_time: Callable[[], float],
     refuse_mailbox: Callable[[Recipient], Reply | None],
+    recipients: Resolver | None,
     tls: IOpenSSLServerConnectionCreator | None,
     checkers: Sequence[ICredentialsChecker],
     usage: Usage | None,
@@ -46,18 +48,21 @@ def make_listeners(
 ) -> list[Listener]:
     """One for each ``[[listen]]``; ``tls`` is what they begin TLS with; ``checkers`` are the portal's;
     ``usage`` is what accounts have sent."""
-    domains = DomainSet(config.relay.domains)
+    relay = config.relay
+    domains = DomainSet(relay.domains)
     validators = build(
         config.validators.order,
         message_size=config.limits.message_size,
         has_room=spool.has_room,
         domains=domains,
         refuse_mailbox=refuse_mailbox,
+        devices=[(device.network, device.senders) for device in relay.devices],
+        networks=relay.networks,
+        metrics=metrics,
         hops=config.limits.hops,
-        recipient_delimiter=config.relay.recipient_delimiter,
+        recipient_delimiter=relay.recipient_delimiter,
         from_mismatch=config.submission.from_mismatch,
         usage=usage,
-        metrics=metrics,
     )
     chain = Chain(validators, metrics)
     door = Door(
@@ -72,8 +77,10 @@ def make_listeners(
         message_size=config.limits.message_size,
         recipients=config.limits.recipients,
         domains=domains,
-        postmaster=config.relay.postmaster,
+        postmaster=relay.postmaster,
         submission=make_submission(config, usage),
+        resolve=recipients.resolve if recipients else None,
+        expansion=relay.expansion,
     )
     portal = Portal(Realm(door), checkers)
     return [
@@ -89,7 +96,7 @@ def make_listeners(
                 hostname=config.server.hostname,
                 limits=Limits(**fields(config.limits, Limits)),
                 timeouts=Timeouts(**fields(config.timeouts, Timeouts)),
-                networks=config.relay.networks,
+                networks=[*relay.networks, *(device.network for device in relay.devices)],
                 role=listen.role,
                 tls_context=tls if listen.tls == "starttls" else None,
                 implicit_tls=listen.tls == "implicit",

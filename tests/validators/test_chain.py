@@ -115,7 +115,8 @@ def test_stages_nobody_has_pass() -> None:
 
 def test_build_keeps_the_order_and_hands_out_what_is_wanted() -> None:
     settings = {"message_size": 1, "has_room": lambda size: True, "domains": DomainSet([]), "hops": 1, "more": 1}
-    settings |= {"recipient_delimiter": "+", "from_mismatch": "log", "usage": None, "metrics": Instruments()}
+    settings |= {"recipient_delimiter": "+", "from_mismatch": "log", "usage": None}
+    settings |= {"devices": [], "networks": [], "metrics": Instruments()}
     order = list(reversed(REGISTRY))
     assert [validator.name for validator in build(order, **settings)] == order
     with pytest.raises(KeyError):

@@ -1,0 +1,70 @@
+"""Who gets mail at our domains: files, the directory, and what asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.internet.threads import deferToThreadPool
+
+from mtatwist.config import Config, ConfigError, Problem
+from mtatwist.interfaces import IDirectory
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.recipients.directory import DirectoryRecipients, Searches
+from mtatwist.recipients.files import FileError, WatchedTable
+from mtatwist.recipients.resolve import Resolver
+from mtatwist.recipients.tables import parse_aliases, parse_recipients
+from mtatwist.smtp.address import DomainSet
+
+T = TypeVar("T")
+
+
+def make_recipients(
+    config: Config, reactor: Any, metrics: Instruments, directory: IDirectory | None
+) -> Resolver | None:
+    """As ``[relay]`` and ``[auth.ldap]`` say; None where neither knows of anybody. Raises ConfigError."""
+    relay, ldap = config.relay, config.auth.ldap
+    is_ours = DomainSet(relay.domains).__contains__
+
+    def watched(key: str, path: str | None, parse: Callable[..., T]) -> WatchedTable[T] | None:
+        if path is None:
+            return None
+        try:
+            return WatchedTable(
+                path,
+                partial(parse, is_ours=is_ours),
+                clock=reactor,
+                in_thread=lambda read: deferToThreadPool(reactor, reactor.getThreadPool(), read),
+                metrics=metrics,
+            )
+        except FileError as error:
+            raise ConfigError([Problem("", key, reason) for reason in error.reasons]) from None
+
+    aliases = watched("relay.aliases", relay.aliases, parse_aliases)
+    listed = watched("relay.recipients", relay.recipients, parse_recipients)
+    asked = None
+    if directory is not None and (ldap.recipient_filter or ldap.alias_filter):
+        searches = Searches(
+            recipient_filter=ldap.recipient_filter,
+            alias_filter=ldap.alias_filter,
+            alias_attributes=ldap.alias_attributes,
+            member_attributes=ldap.member_attributes,
+            member_filter=ldap.member_filter,
+            address_attributes=ldap.address_attributes,
+            members=relay.expansion,
+        )
+        asked = DirectoryRecipients(directory, searches, clock=reactor)
+    if aliases is None and listed is None and asked is None:
+        return None
+    return Resolver(
+        is_ours=is_ours,
+        postmaster=relay.postmaster,
+        delimiter=relay.recipient_delimiter,
+        expansion=relay.expansion,
+        aliases=aliases.current if aliases else None,
+        listed=listed.current if listed else None,
+        directory=asked,
+        clock=reactor,
+        metrics=metrics,
+    )
