@@ -25,10 +25,10 @@ from mtatwist.transaction import Account
 _log = Logger()
 
 THREADS = 2
-"""Hashes at the same time: each takes a core or more, and an argon2 one 64 MiB."""
+"""Hashes at the same time: each takes a core, and memory."""
 
 WAITING = 64
-"""Logins that are not yet answered: with argon2 the last of so many waits for about 4 s; others come again."""
+"""Logins that are not yet answered: with argon2 the last of so many waits for a second or two; others come again."""
 
 LOOK_SECONDS = 1.0
 """How often, at most, the file is looked at."""
@@ -55,7 +55,7 @@ class PasswordFile:
         self.path = path
         self._domains = tuple(domains)
         self._reactor = reactor
-        self._pool = ThreadPool(1, THREADS, name="mtatwist-passwords")
+        self._pool = ThreadPool(0, THREADS, name="mtatwist-passwords")
         #: Logins that a thread has or will have to do with.
         self.waiting = 0
         self._stopping = False

@@ -84,7 +84,7 @@ def test_labels_are_read_in_any_case(label: str) -> None:
 
 def test_what_is_made_is_argon2_with_a_salt() -> None:
     one, other = hashes.make(RIGHT), hashes.make(RIGHT)
-    assert one.startswith("$argon2id$v=19$m=65536,t=3,")
+    assert one.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert one != other
     checked(one)
 
