@@ -8,11 +8,14 @@ from typing import Any
 from twisted.cred.checkers import AllowAnonymousAccess, ICredentialsChecker
 from twisted.internet.defer import Deferred
 
+from mtatwist.auth.ldap import LdapChecker
 from mtatwist.auth.mechanisms import REGISTRY
 from mtatwist.auth.passwd import PasswordFile
-from mtatwist.config import Config
+from mtatwist.config import Config, ConfigError, Problem
+from mtatwist.interfaces import IDirectory
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.login import Logins
+from mtatwist.wiring.directory import make_ldap_checker
 from mtatwist.wiring.lockout import make_gate
 
 
@@ -35,24 +38,36 @@ class Users:
         reactor: Any,
         metrics: Instruments,
         *,
+        directory: IDirectory | None,
         submit: Callable[[Any, Any], Deferred[Any]],
         queue_time: Callable[[], float],
     ) -> None:
-        """``submit``: has the spool's writer do a job; ``queue_time``: see QueueTime.now()."""
+        """Raises ConfigError. ``submit``: has the spool's writer do a job; ``queue_time``: see QueueTime.now()."""
         # Everybody may send us mail without logging in; what for is a matter of the validators.
         self.checkers: list[ICredentialsChecker] = [AllowAnonymousAccess()]
-        self._backend: PasswordFile | None = None
+        self._file: PasswordFile | None = None
+        self._ldap: LdapChecker | None = None
         if any(listen.role == "submission" for listen in config.listen):
-            self._backend = PasswordFile(config.auth.file, domains=config.relay.domains, reactor=reactor)
-            gate = make_gate(config, reactor, metrics, checker=self._backend, submit=submit, queue_time=queue_time)
+            if config.auth.backend == "file":
+                self._file = PasswordFile(config.auth.file, domains=config.relay.domains, reactor=reactor)
+            elif directory is not None:
+                self._ldap = make_ldap_checker(config, directory, reactor, metrics)
+            else:
+                raise ConfigError(
+                    [Problem("", "auth.ldap.uris", 'is empty, and auth.backend is "ldap": name a server')]
+                )
+            backend = self._file or self._ldap
+            gate = make_gate(config, reactor, metrics, checker=backend, submit=submit, queue_time=queue_time)
             self.checkers.append(gate)
 
     def start(self) -> None:
         """Read the users. Raises UserFileError."""
-        if self._backend is not None:
-            self._backend.start()
+        if self._file is not None:
+            self._file.start()
 
     def stop(self) -> None:
         """Logins that still wait are answered 454."""
-        if self._backend is not None:
-            self._backend.stop()
+        if self._file is not None:
+            self._file.stop()
+        if self._ldap is not None:
+            self._ldap.stop()
