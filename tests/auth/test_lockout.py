@@ -27,6 +27,7 @@ CLIENTS = [Client(name, network) for name in ("alice", "bob") for network in ("1
 class Naive:
     """Keeps every failure for ever, and goes through all of them each time."""
 
+    duration: float
     failures: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     locks: dict[tuple[str, str], float] = field(default_factory=dict)
     seen: dict[tuple[Client, str], float] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class Naive:
         failures.append(now)
         if len([at for at in failures if at > now - WINDOW]) >= threshold:
             failures.clear()
-            self.locks[subject] = now + DURATION
+            self.locks[subject] = now + self.duration
 
     def failed(self, who: Client, secret: str, now: float) -> None:
         last = self.seen.get((who, secret))
@@ -94,17 +95,19 @@ def new_lockout(**other: Any) -> Lockout:
 class LikeTheNaive(RuleBasedStateMachine):
     """Logins, time and restarts, on a real database: who may have a password looked at is the same for both."""
 
+    duration = DURATION
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
         self.connection = apsw.Connection(":memory:")
         schema.migrate(self.connection)
-        self.naive = Naive()
+        self.naive = Naive(self.duration)
         self.restart()
 
     @rule()
     def restart(self) -> None:
-        self.lockout = new_lockout()
+        self.lockout = new_lockout(duration=self.duration)
         (saved,) = lockouts.load(self.connection, [self.lockout.oldest(self.now)])
         self.lockout.restore(saved, self.now)
 
@@ -151,8 +154,16 @@ class LikeTheNaive(RuleBasedStateMachine):
         assert {(lock.user, lock.address) for lock in self.lockout.locks(self.now)} == active
 
 
-LikeTheNaive.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+class LikeTheNaiveWithShortLocks(LikeTheNaive):
+    """Locks that end before their failures leave the window."""
+
+    duration = 40.0
+
+
+LikeTheNaive.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+LikeTheNaiveWithShortLocks.TestCase.settings = LikeTheNaive.TestCase.settings
 TestLikeTheNaive = LikeTheNaive.TestCase
+TestLikeTheNaiveWithShortLocks = LikeTheNaiveWithShortLocks.TestCase
 
 
 # Names and addresses.
@@ -261,6 +272,23 @@ def test_where_no_lock_has_room_only_known_addresses_get_in() -> None:
     assert lockout.closed(home, 2.0) is Kind.PAIR
 
 
+def test_where_no_lock_of_a_pair_has_room_nobody_guesses_on() -> None:
+    lockout = small()
+    for number in range(11):
+        lockout.succeeded(Client(f"user{number}", "192.0.2.1"), 0.0)
+    for number in range(10):
+        lock(lockout, Client(f"user{number}", "192.0.2.1"), 1.0)
+    assert lockout.closed(Client("user10", "192.0.2.1"), 1.0) is Kind.PAIR
+    assert lockout.closed(Client("user10", "192.0.2.1"), 1.0 + DURATION) is None
+
+
+def test_what_was_asked_before_there_was_no_room_makes_no_room() -> None:
+    lockout = small(address_threshold=THRESHOLD)
+    for number in range(50):
+        lock(lockout, made_up(number), 1.0)
+    assert len(lockout.locks(1.0)) <= 3 * 10
+
+
 def test_memory_and_disk_are_bounded() -> None:
     connection = apsw.Connection(":memory:")
     schema.migrate(connection)
@@ -344,6 +372,8 @@ def test_a_busy_client_is_saved_once_an_hour() -> None:
 def test_what_is_too_old_is_forgotten() -> None:
     networks = KnownNetworks()
     networks.add(CLIENTS[0], 0.0)
+    assert networks.has(CLIENTS[0], KNOWN_SECONDS - 1)
+    assert not networks.has(CLIENTS[0], KNOWN_SECONDS)
     networks.take_changes()
     networks.sweep(KNOWN_SECONDS)
     assert networks.take_changes() == ([], [CLIENTS[0]])
