@@ -9,6 +9,8 @@ from typing import Protocol
 
 from mtatwist.schema import Config
 from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
+from mtatwist.schema.directory_checks import check_directory
+from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
 from mtatwist.values.names import parse_next_hop, show_host_port
 from mtatwist.values.numbers import show_duration
 
@@ -187,6 +189,7 @@ CHECKS: Sequence[Callable[[Config, Report], None]] = (
     _check_validators,
     _check_dns,
     _check_lockout,
+    check_directory,
 )
 
 

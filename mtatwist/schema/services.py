@@ -32,7 +32,9 @@ class Ldap:
         "Who to search the directory as; without it, anonymously.",
     )
     bind_password: Secret | None = optional(v.SECRET, 'The password of "bind_dn".', example='"file:/run/secrets/ldap"')
-    base_dn: str | None = optional(v.text('"ou=people,dc=example,dc=org"'), "Below which entry the users are, and groups and aliases.")
+    base_dn: str | None = optional(
+        v.text('"ou=people,dc=example,dc=org"'), "Below which entry the users are, and groups and aliases."
+    )
     user_filter: str = key(
         v.text('"(uid={user})"', must_contain="{user}"),
         "(&(objectClass=inetOrgPerson)(uid={user}))",

@@ -204,6 +204,13 @@ def test_groups_and_shared_mailboxes(make_desk: MakeDesk, ldap: Slapd) -> None:
     assert desk.answer("we*ird(x)\\") == Account("we*ird(x)\\", frozenset({"odd0@example.org"}))
 
 
+def test_other_attributes_hold_the_addresses(make_desk: MakeDesk, ldap: Slapd) -> None:
+    """Names of other things, too: what is no address is left out."""
+    desk = make_desk(ldap.settings(address_attributes=["cn", "proxyAddresses", "Mail"]))
+    assert desk.answer("user1", "pw1") == account(1)
+    assert make_desk(ldap.settings(address_attributes=["cn"])).answer("user1", "pw1") == Account("user1")
+
+
 def test_groups_by_name(make_desk: MakeDesk, ldap: Slapd) -> None:
     desk = make_desk(ldap.settings(group_filter=f"(&(cn=sales)(member=uid={{user}},{PEOPLE}))"))
     assert desk.answer("user1", "pw1") == Account("user1", account(1).addresses | {"sales@example.org"})
@@ -418,6 +425,44 @@ def test_a_base_that_is_not_there(make_desk: MakeDesk, ldap: Slapd) -> None:
     assert trouble(events, "directory_refused") == [ldap.uri]
     assert desk.metrics.directory_refused.value == 5
     assert desk.well()
+
+
+def test_searching_as_nobody(make_desk: MakeDesk, ldap: Slapd) -> None:
+    """This directory shows nobody anything, not even that it is the right one."""
+    settings = ldap.settings()
+    del settings["bind_dn"], settings["bind_password"]
+    assert make_desk(settings).answer("user1", "pw1") is AuthUnavailable
+    assert set(ldap.binds()) == {""}
+    assert len(ldap.searches()) == 1
+
+
+def test_a_host_that_is_not_there(make_desk: MakeDesk, ldap: Slapd) -> None:
+    """Nobody answers its packets: those behind a full backlog are dropped."""
+    with ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        settings = ldap.settings(connect_timeout="200ms")
+        settings["uris"].insert(0, f"ldap://127.0.0.1:{deaf.getsockname()[1]}")
+        with capturedLogs() as events:
+            desk = make_desk(settings)
+            started = time.monotonic()
+            assert desk.answer("user1", "pw1") == account(1)
+            # A third of the nine seconds for a login would be the limit otherwise.
+            assert time.monotonic() - started < 2
+        (reason,) = [event["reason"] for event in events if event["log_format"] == "directory_trouble"]
+        assert reason == "it does not answer in time"
+
+
+def test_the_time_for_a_login(make_desk: MakeDesk, ldap: Slapd) -> None:
+    desk = make_desk(ldap.settings(timeout="500ms", connect_timeout="500ms"))
+    assert desk.answer("user1", "pw1") == account(1)
+    ldap.hang()
+    started = time.monotonic()
+    assert desk.answer("user1", "pw1") is AuthUnavailable
+    assert time.monotonic() - started < 3
 
 
 def test_what_is_bounded(make_desk: MakeDesk, ldap: Slapd) -> None:
