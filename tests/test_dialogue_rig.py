@@ -141,6 +141,10 @@ PARENT_CAN = [
     "recipients-subdomain",
     "submission-mail",
     "timeout-greeting",
+    "auth-login",
+    "auth-login-initial",
+    "auth-plain-continued",
+    "auth-again",
 ]
 
 # The design's table of what is hardened: for each row, the dialogues that show it, and what the parent does there.
@@ -170,10 +174,37 @@ HARDENED = {
         "auth-bare": "the server raised IndexError",
         "unknown-commands": "the server raised UnicodeDecodeError",
     },
+    "AUTH in clear, and on every listener": {
+        "auth-clear": "expected ['538'], the server said ['235']",
+    },
+    "another authorization identity is accepted": {
+        "auth-authorization": "expected ['535'], the server said ['235']",
+    },
+    "malformed responses raise": {
+        "auth-base64": "the server raised IllegalClientResponse",
+        "auth-not-plain": "the server raised IllegalClientResponse",
+    },
+    "what is sent behind AUTH without waiting is run": {
+        "auth-pipelined": "expected ['503'], the server said ['334', '334', '235']",
+        "auth-pipelined-login": "expected ['503'], the server said ['334', '235']",
+        "auth-pipelined-plain": "expected ['503'], the server said ['334', '235']",
+        "auth-pipelined-response": "expected ['503'], the server said ['235', '250']",
+    },
+    "a session may guess passwords for ever": {
+        "auth-wrong": "expected ['535', '421'], the server said ['535']",
+    },
+    "who logged in before STARTTLS is so within TLS": {
+        "auth-clear-allowed": "expected ['530'], the server said ['250']",
+    },
+    "names are compared as they are written": {
+        "auth-plain": "expected ['235'], the server said ['535']",
+        "auth-unicode": "expected ['235'], the server said ['535']",
+    },
     "MAIL and RCPT parameters are dropped": {
         "parameters-unknown": "expected ['555'], the server said ['250']",
         "parameters-duplicate": "expected ['501'], the server said ['250']",
         "parameters-bad-mail": "expected ['501'], the server said ['250']",
+        "auth-parameter": "expected ['501'], the server said ['250']",
         "parameters-not-offered": "expected ['555'], the server said ['250']",
         "size-declared": "expected ['552'], the server said ['250']",
     },
