@@ -129,7 +129,7 @@ class Auth:
     )
     require_tls: bool = key(v.BOOLEAN, True, "Whether AUTH, and MAIL on submission, are refused before TLS.")
     failures: int = key(v.integer(1), 3, "How many failed logins end a session.")
-    file: str = key(v.DATA_PATH, "users", 'The users and password hashes of the "file" backend.', effect=False)
+    file: str = key(v.DATA_PATH, "users", 'The users and password hashes of the "file" backend.')
     ldap: Ldap = table(Ldap)
     lockout: Lockout = table(Lockout)
 
