@@ -244,7 +244,8 @@ class _Bounded:
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """See IStreamClientEndpoint."""
         wrapping: Any = WrappingFactory(cast(Any, factory))
-        wrapping.noisy = False
+        # Else each push has two lines in the log.
+        wrapping.noisy = wrapping.wrappedFactory.noisy = False
         wrapping.protocol = _BoundedConnection
         connecting: Deferred[Any] = self._endpoint.connect(wrapping)
         return connecting.addCallback(self._connected)

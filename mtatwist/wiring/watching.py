@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from OpenSSL import SSL
-from twisted.application.service import IService
+from twisted.application.service import Service
+from twisted.internet.defer import maybeDeferred
 
 from mtatwist import __version__
 from mtatwist.config import Config, ConfigError, Problem
@@ -105,7 +106,7 @@ class Watching:
             endpoint=collector.shown,
         )
 
-    def _services(self) -> list[IService]:
+    def _services(self) -> list[Service]:
         if self._endpoint is None and self._push is None:
             return []
         return [one for one in (self._process, self._queue, self._endpoint, self._push) if one is not None]
@@ -131,7 +132,7 @@ class Watching:
         """All else has ended: push a last time, and answer no more."""
         for service in reversed(self._services()):
             if service.running:
-                await service.stopService() if service is self._push else service.stopService()
+                await maybeDeferred(service.stopService)
 
     def facts(self) -> dict[str, Any] | None:
         """Where health is asked for."""
