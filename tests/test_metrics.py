@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from receive.whole import ALICE, SUBMISSION, Whole
+from recipients.rig import FakeDirectory
+from recipients.rig import Rig as Resolving
 from rigs.fake_dns import Rig, Zone, silent
 from rigs.pump import Pump
 from tls.handshakes import Visitor
 from tls.watching import Watched
 from transports.peer import Peer
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
+from mtatwist.recipients.files import WatchedTable
+from mtatwist.recipients.tables import parse_recipients
+from mtatwist.smtp.address import Address
 from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.writer import HELD_LIMIT, Held
 from mtatwist.store.writer import Writer
+from mtatwist.transaction import Session, Transaction
 from mtatwist.validators.chain import Chain
+from mtatwist.validators.device import Device
 
 
 def session(server: Whole) -> Instruments:
@@ -82,6 +92,50 @@ def accepted(server: Whole) -> Instruments:
 
 def refused(server: Whole) -> Instruments:
     assert server.connect().send(body=b"bare\rCR\r\n").startswith("550")
+    return server.metrics
+
+
+def recipients(
+    address: str, aliases: str = "", listed: str = "", away: bool = False
+) -> Callable[[Whole], Instruments]:
+    """Somebody is looked for who gets mail for this address."""
+
+    def scenario(server: Whole) -> Instruments:
+        directory = FakeDirectory()
+        directory.trouble = away
+        Resolving(aliases, listed or None, directory if away else None, metrics=server.metrics).begin(address)
+        return server.metrics
+
+    return scenario
+
+
+def recipients_spoilt(server: Whole) -> Instruments:
+    """A list of recipients is replaced by one that can't be used."""
+    file = Path(server.config.server.data_dir) / "people"
+    file.write_text("ann\n")
+
+    async def in_thread(read: Any) -> Any:
+        return read()
+
+    clock = Clock()
+    table = WatchedTable(
+        str(file),
+        lambda text: parse_recipients(text, lambda domain: True),
+        clock=clock,
+        in_thread=in_thread,
+        metrics=server.metrics,
+    )
+    file.write_text("ann\nb c\n")
+    clock.advance(2)
+    Deferred.fromCoroutine(table.current())
+    return server.metrics
+
+
+def device_refused(server: Whole) -> Instruments:
+    network = ip_network("192.0.2.0/24")
+    device = Device([(network, ["printer@here.test"])], [], server.metrics)
+    session = Session("0", "mx", "192.0.2.7", trusted=True)
+    assert device.mail(Transaction(session, Address("me", "away.test"))) is not None
     return server.metrics
 
 
@@ -356,6 +410,12 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.messages.postponed": store_fails,
     "mtatwist.messages.accept.duration": accepted,
     "mtatwist.validators.crashes": validator_crashes,
+    "mtatwist.recipients.unknown": recipients("eve@here.test", listed="ann"),
+    "mtatwist.recipients.unchecked": recipients("ann@here.test", away=True),
+    "mtatwist.recipients.expanded": recipients("sales@here.test", aliases="sales: ann"),
+    "mtatwist.recipients.aliases.unusable": recipients("a@here.test", aliases="a: b\nb: a"),
+    "mtatwist.recipients.files.refused": recipients_spoilt,
+    "mtatwist.devices.refused": device_refused,
     "mtatwist.spool.groups": group(fails=False),
     "mtatwist.spool.group.size": group(fails=False),
     "mtatwist.spool.errors": group(fails=True),

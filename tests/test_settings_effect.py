@@ -113,6 +113,19 @@ def names_its_user(server: Whole) -> bool:
     return b"(authenticated user alice)" in server.spool.messages[1].body
 
 
+def delivered_to(address: str) -> Callable[[Whole], Any]:
+    """Who gets a message to this address; the code of the refusal, if it is refused."""
+
+    def observe(server: Whole) -> int | list[str]:
+        refusal = server.connect().begin(address).splitlines()[-1]
+        if refusal.startswith("2"):
+            server.connect().send(address)
+            return [recipient.address for recipient in server.recipients()]
+        return int(refusal[:3])
+
+    return observe
+
+
 def first_wait(server: Whole) -> bool:
     server.connect().send()
     server.next_hop_is_down()
@@ -367,6 +380,29 @@ EFFECTS: dict[str, Effect | str] = {
     "auth.ldap.connect_timeout": "tests/integration/test_directory.py::test_a_host_that_is_not_there",
     "auth.ldap.timeout": "tests/integration/test_directory.py::test_the_time_for_a_login",
     "auth.ldap.offline_cache": "tests/integration/test_directory.py::test_remembered_for_bad_days",
+    "auth.ldap.recipient_filter": "tests/integration/test_recipients.py::test_who_is_unknown_is_refused",
+    "auth.ldap.alias_filter": "tests/integration/test_recipients.py::test_groups_of_the_directory",
+    "auth.ldap.alias_attributes": "tests/integration/test_recipients.py::test_forwarding_by_the_directory",
+    "auth.ldap.member_attributes": "tests/integration/test_recipients.py::test_members_in_another_attribute",
+    "auth.ldap.member_filter": "tests/integration/test_recipients.py::test_members_that_do_not_count",
+    "relay.recipients": Effect(reply(*ENVELOPE), {'"people"': 250, '"others"': 550}),
+    "relay.aliases": Effect(
+        delivered_to("team@here.test"),
+        {'"aliases"': ["a@here.test", "b@away.test"], '"others-aliases"': ["c@here.test"]},
+    ),
+    "relay.expansion": Effect(
+        delivered_to("team@here.test"), {"1": 451, "2": ["a@here.test", "b@away.test"]}, {"relay.aliases": '"aliases"'}
+    ),
+    "relay.device.network": Effect(
+        reply(ENVELOPE[0], "RCPT TO:<x@away.test>", peer=FRIEND),
+        {'"198.51.100.9"': 250, '"198.51.100.10"': 550},
+        {"relay.networks": "", "relay.device.senders": '["@away.test"]'},
+    ),
+    "relay.device.senders": Effect(
+        reply(ENVELOPE[0], peer=FRIEND),
+        {'["me@away.test"]': 250, '["@AWAY.test"]': 250, '["you@away.test"]': 553, '["<>"]': 553},
+        {"relay.device.network": '"198.51.100.0/28"'},
+    ),
     "relay.networks": Effect(
         reply(ENVELOPE[0], "RCPT TO:<x@away.test>", peer=FRIEND), {'["198.51.100.0/24"]': 250, "[]": 550}
     ),
@@ -479,6 +515,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     certificates.make(made / "one", "one.test")
     (made / "two").mkdir()
     certificates.make(made / "two", "two.test")
+    (made / "people").write_text("you\n")
+    (made / "others").write_text("they\n")
+    (made / "aliases").write_text("team: a, b@away.test\n")
+    (made / "others-aliases").write_text("team: c\n")
     return made
 
 

@@ -61,22 +61,20 @@ class WatchedTable(Generic[T]):
         self._in_thread = in_thread
         self._metrics = metrics
         self._complaint = ""
-        self._checked_at = clock.seconds()
+        self._begun_at = self._checked_at = clock.seconds()
         self._check: Shared[None] | None = None
         self._mark, self._value = read_table(path, parse)
 
     async def current(self) -> T:
         """What it holds, as of a second ago. Never raises."""
-        late = self._clock.seconds() - self._checked_at
-        if late >= CHECK_SECONDS:
-            if self._check is None:
-                self._checked_at += late
-                late = 0.0
-                self._check = Shared(Deferred.fromCoroutine(self._look()))
-            # A disk that has been away for longer holds up nobody more.
-            if late < PATIENCE:
-                with contextlib.suppress(TimeoutError):
-                    await self._check.join().addTimeout(PATIENCE, self._clock)
+        now = self._clock.seconds()
+        if (self._check is None or self._check.done) and now - self._checked_at >= CHECK_SECONDS:
+            self._begun_at = now
+            self._check = Shared(Deferred.fromCoroutine(self._look()))
+        # A disk that has been away for longer holds up nobody more.
+        if self._check is not None and not self._check.done and now - self._begun_at < PATIENCE:
+            with contextlib.suppress(TimeoutError):
+                await self._check.join().addTimeout(PATIENCE, self._clock)
         return self._value
 
     async def _look(self) -> None:
@@ -92,7 +90,6 @@ class WatchedTable(Generic[T]):
                 self._mark, self._value = changed
                 _log.info("file_read", path=self._path)
         finally:
-            self._check = None
             self._checked_at = self._clock.seconds()
 
     def _complain(self, complaint: str) -> None:

@@ -19,21 +19,21 @@ class Shared(Generic[T]):
 
     def __init__(self, work: Deferred[T]) -> None:
         self._result: T | Failure | None = None
-        self._done = False
+        self.done = False
         self._waiting: dict[Deferred[T], None] = {}
         work.addBoth(self._end)
 
     def join(self) -> Deferred[T]:
         """Wait, or don't if it is done already."""
         waiter: Deferred[T] = Deferred(lambda given_up: self._waiting.pop(given_up, None))
-        if self._done:
+        if self.done:
             self._tell(waiter)
         else:
             self._waiting[waiter] = None
         return waiter
 
     def _end(self, result: T | Failure) -> None:
-        self._done, self._result = True, result
+        self.done, self._result = True, result
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             self._tell(waiter)

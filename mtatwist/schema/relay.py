@@ -29,13 +29,12 @@ class Device:
     "relay.networks" included, the smallest decides.
     """
 
-    network: Network = required(v.NETWORK, "Where the device is.", example='"192.0.2.17"', effect=False)
+    network: Network = required(v.NETWORK, "Where the device is.", example='"192.0.2.17"')
     senders: tuple[str, ...] = required(
         v.list_of(v.SENDER),
         'The addresses it may send from: "printer@example.org", "@lab.example.org" for all of that domain, "<>" for '
         "the empty one of reports. Other MAIL commands get 553.",
         example='["printer@example.org"]',
-        effect=False,
     )
 
 
@@ -74,21 +73,18 @@ class Relay:
         'domains, or "@example.org" for everybody at that domain. Others are refused with 550. It is read again when '
         'it changes. Without it and without "auth.ldap.recipient_filter", everybody at these domains is accepted.',
         example='"/etc/mtatwist/recipients"',
-        effect=False,
     )
     aliases: str | None = optional(
         v.PATH,
         "A file that says which addresses stand for which others, in the form of /etc/aliases, addresses only. It is "
         "read again when it changes.",
         example='"/etc/aliases"',
-        effect=False,
     )
     expansion: int = key(
         v.integer(1),
         1000,
         "The most recipients that one message may have once aliases and groups have become their members; what would "
         "be more gets 451 or, next to other recipients, 452.",
-        effect=False,
     )
     retry: tuple[float, ...] = key(
         v.RETRY,

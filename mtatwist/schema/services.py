@@ -70,32 +70,27 @@ class Ldap:
         v.RECIPIENT_FILTER,
         'The search that finds somebody who gets mail at "relay.domains"; recipients that it does not find are refused '
         "with 550. The address stands for itself in it, in lower case and with special characters escaped.",
-        effect=False,
     )
     alias_filter: str | None = optional(
         v.RECIPIENT_FILTER,
         "The search that finds what an address stands for: an entry with addresses to forward to, or a group.",
         example='"(|(mailAlternateAddress={address})(&(objectClass=groupOfNames)(mail={address})))"',
-        effect=False,
     )
     alias_attributes: tuple[str, ...] = key(
         v.list_of(v.text('"mailForwardingAddress"')),
         ["mailForwardingAddress"],
         "Which attributes of such an entry hold the addresses that get its mail.",
-        effect=False,
     )
     member_attributes: tuple[str, ...] = key(
         v.list_of(v.text('"member"')),
         ["member", "uniqueMember"],
         "Which attributes of such an entry name the entries of its members. A member gets its mail at the first "
         'address that its entry has in "address_attributes".',
-        effect=False,
     )
     member_filter: str = key(
         v.text('"(entryDN={dn})"', must_contain="{dn}"),
         "(entryDN={dn})",
         'The search that finds a member by its name; "(distinguishedName={dn})" for Active Directory.',
-        effect=False,
     )
 
 

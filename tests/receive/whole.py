@@ -39,6 +39,8 @@ BASE: dict[str, dict[str, str]] = {
 }
 """What stands in the file unless a test writes something else: values as TOML."""
 
+ARRAYS = ("listen", "route", "dns.override", "tls.name", "relay.device")
+
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 HELD = "held"
 ALICE = "AUTH PLAIN AGFsaWNlAHNlY3JldA=="
@@ -54,7 +56,7 @@ def toml(settings: dict[str, str]) -> str:
         tables.setdefault(table, {})[key] = value
     lines = []
     for name, keys in tables.items():
-        lines += [f"[[{name}]]" if name in ("listen", "route", "dns.override", "tls.name") else f"[{name}]"]
+        lines += [f"[[{name}]]" if name in ARRAYS else f"[{name}]"]
         lines += [f"{key} = {value}" for key, value in keys.items() if value]
     return "\n".join(lines) + "\n"
 
