@@ -156,12 +156,11 @@ class PasswordFile:
             _log.error("users_file_broken", file=self.path, reason=str(error), users=len(self._known.users))
 
     def _take(self, content: Content) -> None:
-        faults = {user.line: user.fault for user in content.users.values()}
-        decoys = tuple(user.hash for user in content.users.values() if not faults[user.line])
-        self._known = _Known(content.users, decoys)
-        _log.info("users_loaded", file=self.path, users=len(content.users))
+        users = content.users
+        self._known = _Known(users, tuple(user.hash for user in users.values() if not user.fault))
+        _log.info("users_loaded", file=self.path, users=len(users))
         if content.exposed:
             _log.warn("users_file_exposed", file=self.path, cure=f"chmod o= {self.path}")
-        lines = [f"{self.path}:{line}: {fault}" for line, fault in faults.items() if fault]
+        lines = content.without_password()
         if lines:
             _log.warn("users_without_password", count=len(lines), lines=lines[: user_file.MAX_PROBLEMS])

@@ -35,8 +35,8 @@ class Missing(Exception):
 class UserLines:
     """The lines of a user file. Comments, order and line ends stay as they are."""
 
-    def __init__(self, content: Content, path: str) -> None:
-        self._path = path
+    def __init__(self, content: Content) -> None:
+        self._path = content.path
         self.data = content.data
         self.users = content.users
 
@@ -90,7 +90,7 @@ def change(path: str, edit: Callable[[UserLines], None], *, clock: Callable[[], 
     path = os.path.realpath(path)
     directory = os.path.dirname(path)
     with _held(directory, clock):
-        lines = UserLines(user_file.read(path), path)
+        lines = UserLines(user_file.read(path))
         edit(lines)
         try:
             found = os.stat(path)

@@ -78,9 +78,19 @@ class User:
 class Content:
     """What was read. ``exposed``: others than the owner and the group may read or write the file."""
 
+    path: str
     data: bytes
     users: Mapping[str, User]
     exposed: bool = False
+
+    def without_password(self) -> list[str]:
+        """The lines of those who can't log in, and why."""
+        return [f"{self.path}:{user.line}: {user.fault}" for user in self.users.values() if user.fault]
+
+    def warnings(self) -> list[str]:
+        """What the administrator should know, a line each."""
+        exposed = [f"{self.path}: everybody may read or write it: chmod o= {self.path}"] if self.exposed else []
+        return exposed + self.without_password()[:MAX_PROBLEMS]
 
 
 def mark(path: str) -> Mark | int:
@@ -102,7 +112,7 @@ def read(path: str) -> Content:
                 raise UserFileError(f"{path}: is not a file")
             data = stream.read(MAX_SIZE + 1)
     except FileNotFoundError:
-        return Content(b"", {})
+        return Content(path, b"", {})
     except OSError as error:
         raise UserFileError(
             f"{path}: {error.strerror}: make it readable for the user that the server runs as",
@@ -110,7 +120,7 @@ def read(path: str) -> Content:
         ) from None
     if len(data) > MAX_SIZE:
         raise UserFileError(f"{path}: is larger than {MAX_SIZE} octets: so many people are better off in a directory")
-    return Content(data, parse(data, path), exposed=bool(mode & (stat.S_IROTH | stat.S_IWOTH)))
+    return Content(path, data, parse(data, path), exposed=bool(mode & (stat.S_IROTH | stat.S_IWOTH)))
 
 
 def parse(data: bytes, path: str) -> dict[str, User]:

@@ -20,10 +20,11 @@ import click
 
 from mtatwist import __version__
 from mtatwist import describe as text
-from mtatwist.config import ConfigError, Problem, load
+from mtatwist.auth import user_file
+from mtatwist.auth.user_file import UserFileError
+from mtatwist.config import Config, ConfigError, Problem, load
 from mtatwist.control.spool_cli import Say, spool_group
 from mtatwist.control.users_cli import UserFile, users_group
-from mtatwist.schema import Tls
 from mtatwist.tls.examine import examine
 from mtatwist.tls.keypair import Files
 from mtatwist.tls.policy import Policy
@@ -108,8 +109,9 @@ def _refuse(context: click.Context, error: ConfigError) -> None:
     context.exit(os.EX_CONFIG)
 
 
-def _try_certificates(file: str, tls: Tls) -> list[str]:
+def _try_certificates(file: str, loaded: Config) -> list[str]:
     """Read the certificates and their keys as the server will; gives warnings. Raises ConfigError."""
+    tls = loaded.tls
     problems, warnings = examine(
         [Files(*each) for each in tls.pairs],
         Policy(**{each.name: getattr(tls, each.name) for each in dataclasses.fields(Policy)}),
@@ -126,6 +128,18 @@ def _try_certificates(file: str, tls: Tls) -> list[str]:
     return warnings
 
 
+def _try_users(file: str, loaded: Config) -> list[str]:
+    """Read the password file as the server will; gives warnings. Raises ConfigError."""
+    if loaded.auth.backend != "file" or all(listen.role != "submission" for listen in loaded.listen):
+        return []
+    try:
+        return [f"auth.file: {warning}" for warning in user_file.read(loaded.auth.file).warnings()]
+    except UserFileError as error:
+        if error.forbidden:
+            return [f"auth.file: {error}; it was not checked"]
+        raise ConfigError([Problem(file, "auth.file", reason) for reason in str(error).splitlines()]) from None
+
+
 @config.command()
 @click.argument("file", type=click.Path())
 @json_option
@@ -136,9 +150,17 @@ def check(context: click.Context, file: str) -> None:
     Secrets are looked up, so run it as the user the server runs as, with the same environment. The exit code
     is 78 when something is wrong.
     """
+    problems: list[Problem] = []
     try:
         loaded = load(file)
-        warnings = [*loaded.warnings, *_try_certificates(file, loaded.tls)]
+        warnings = list(loaded.warnings)
+        for attempt in (_try_certificates, _try_users):
+            try:
+                warnings += attempt(file, loaded)
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
     except ConfigError as error:
         _refuse(context, error)
         return

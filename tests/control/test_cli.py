@@ -17,8 +17,10 @@ from mtatwist.control.cli import main
 from mtatwist.schema.declare import Key
 from mtatwist.tls import keypair
 
-GOOD = '[[listen]]\nendpoint = "tcp:25"\n[metrics]\napi_key = "hunter2"\n'
+GOOD = '[[listen]]\nendpoint = "tcp:25"\n[control]\nsocket = "control"\n[metrics]\napi_key = "hunter2"\n'
 BAD = '[[listen]]\nendpoint = "tcp:25"\n[limits]\nhops = 0\nerors = 1\n'
+
+LOCKOUT = [f"auth.lockout.{name}" for name in ("threshold", "address_threshold", "window", "duration")]
 
 
 def mtactl(*arguments: str, **options: Any) -> Result:
@@ -47,7 +49,7 @@ def test_check_good(good: str) -> None:
     result = mtactl("config", "check", good)
     assert result.exit_code == 0
     assert result.stdout == f"{good}: ok\n"
-    assert f"{good}: warning: metrics.api_key has no effect yet" in result.stderr
+    assert f"{good}: warning: control.socket has no effect yet" in result.stderr
     assert "hunter2" not in result.output
 
 
@@ -100,6 +102,30 @@ def test_check_certificate_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = mtactl("config", "check", with_certificate(tmp_path, ours.certificate, ours.key))
     assert result.exit_code == 0
     assert f"warning: tls.private_key: {ours.key}: Permission denied: it was not checked" in result.stderr
+
+
+def test_check_users(tmp_path: Path) -> None:
+    """So is the password file, where users log in by it."""
+    users = tmp_path / "users"
+    users.write_text("alice:x\nbob:\ncarol\n")
+    users.chmod(0o644)
+    file = tmp_path / "mta.toml"
+    text = f'[[listen]]\nendpoint = "tcp:587"\nrole = "submission"\ntls = "none"\n[auth]\nfile = "{users}"\n'
+    file.write_text(text)
+    result = mtactl("config", "check", str(file))
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert [line.partition(": ")[2][:30] for line in result.stderr.splitlines()] == [
+        f"auth.file: {users}:2: "[:30],
+        f"auth.file: {users}:3: "[:30],
+    ]
+    users.write_text("alice:x\n")
+    result = mtactl("config", "check", str(file))
+    assert result.exit_code == 0
+    assert f"warning: auth.file: {users}: everybody may read or write it: chmod o= {users}\n" in result.stderr
+    assert f"warning: auth.file: {users}:1: there is no hash that is known here" in result.stderr
+    users.write_text("alice\n")
+    file.write_text(text.replace('"submission"', '"mx"'))
+    assert mtactl("config", "check", str(file)).exit_code == 0
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -173,8 +199,8 @@ def test_describe_every_key() -> None:
 @pytest.mark.parametrize(
     ("prefix", "keys"),
     [
-        ("auth.lockout", ["auth.lockout.threshold", "auth.lockout.window", "auth.lockout.duration"]),
-        ("auth.lockout.", ["auth.lockout.threshold", "auth.lockout.window", "auth.lockout.duration"]),
+        ("auth.lockout", LOCKOUT),
+        ("auth.lockout.", LOCKOUT),
         ("limits.hops", ["limits.hops"]),
     ],
 )

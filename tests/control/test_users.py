@@ -167,7 +167,10 @@ def test_a_configuration_names_the_file_and_the_domains(tmp_path: Path) -> None:
         "addresses": ["me@example.org"],
         "fault": "",
     }
-    config.write_text(f'{text}[auth]\nbackend = "ldap"\n[auth.ldap]\nuris = ["ldaps://ldap.example.org"]\n')
+    config.write_text(
+        f'{text}[auth]\nbackend = "ldap"\n[auth.ldap]\nuris = ["ldaps://ldap.example.org"]\n'
+        'base_dn = "dc=example,dc=org"\n'
+    )
     for verb in ("list",), ("add", "me"), ("remove", "me"), ("passwd", "me"):
         refused = mtactl("users", *verb, "--config", config, password="x")
         assert refused.exit_code == 78
