@@ -37,9 +37,9 @@ TIDY_SECONDS = 30.0
 class Gate:
     """A checker for ILogin that asks another one, unless the lockout forbids it.
 
-    A wrong password, an unknown user and a locked account end alike: UnauthorizedLogin, after the same time. It is
-    given when what it changed is on stable storage. Everything that is no answer to "is this the password?" is
-    AuthUnavailable, and counts for nothing.
+    A wrong password, an unknown user and a locked account end alike: UnauthorizedLogin, after the same time, when what
+    it changed is on stable storage; its message is for the log. Everything that is no answer to "is this the
+    password?" is AuthUnavailable, and counts for nothing.
     """
 
     credentialInterfaces = (ILogin,)
@@ -93,8 +93,9 @@ class Gate:
         if closed is None:
             try:
                 avatar = await self._ask(login, started + LONGEST)
-            except (UnauthorizedLogin, LoginDenied):
-                self._count(login, who)
+            except (UnauthorizedLogin, LoginDenied) as error:
+                counted = self._count(login, who)
+                why = f"{str(error) or 'wrong name or password'}{'' if counted else ', the same as before'}"
             else:
                 self._welcome(who)
                 return avatar
@@ -102,7 +103,7 @@ class Gate:
                 self._turns.leave(_subjects(who))
         else:
             self._metrics.lockout_refused.value += 1
-            _log.info("login_locked_out", session=login.session, peer=login.peer, user=who.account, by=closed.value)
+            why = f"locked out ({closed.value})"
         # Those who changed nothing go this way, too: the store's trouble must not tell them apart.
         await self._save()
         now = self._clock.seconds()
@@ -111,7 +112,8 @@ class Gate:
         left = started + self._pace.refused(who, now) - now
         if left > 0:
             await deferLater(self._clock, left)
-        raise UnauthorizedLogin
+        # Only the log gets to see the reason.
+        raise UnauthorizedLogin(why)
 
     async def _turn(self, who: Client, deadline: float) -> Kind | None:
         """Wait until this password may be looked at; or what forbids it. Raises AuthUnavailable."""
@@ -126,7 +128,7 @@ class Gate:
                 self._turns.take(_subjects(who))
                 return None
             try:
-                await self._turns.wait(blocked, deadline - self._clock.seconds())
+                await self._turns.wait(blocked, max(deadline - self._clock.seconds(), 0))
             except Late:
                 raise AuthUnavailable("too many logins with this name or from this address are under way") from None
 
@@ -144,13 +146,12 @@ class Gate:
             log("checker_failed", session=login.session, error=str(error))
             raise AuthUnavailable("the checker failed") from error
 
-    def _count(self, login: Any, who: Client) -> None:
-        """A wrong password."""
+    def _count(self, login: Any, who: Client) -> bool:
+        """A wrong password. Does it count?"""
         metrics = self._metrics
         locks = self._lockout.failed(who, login.secret, self._now())
-        _log.info("login_failed", session=login.session, peer=login.peer, user=who.account, counted=locks is not None)
         if locks is None:
-            return
+            return False
         metrics.lockout_failures.value += 1
         for lock in locks:
             {
@@ -166,6 +167,7 @@ class Gate:
                 seconds=round(lock.until - self._now(), 3),
                 session=login.session,
             )
+        return True
 
     def _welcome(self, who: Client) -> None:
         """The right password. Nobody waits until that is on the disk."""

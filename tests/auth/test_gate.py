@@ -448,6 +448,18 @@ def test_a_lock_is_logged_once(rig: Rig, events: list[Any]) -> None:
     assert "guess" not in repr([{**event, "log_logger": None} for event in events])
 
 
+def test_the_reason_of_a_refusal_is_for_the_log(rig: Rig) -> None:
+    def reason(secret: str) -> str:
+        result = rig.begin(secret)
+        rig.wait(result)
+        return str(result[0].value)
+
+    assert reason("one") == "wrong name or password"
+    assert reason("one") == "wrong name or password, the same as before"
+    rig.guess(*guesses(4))
+    assert reason("right") == "locked out (account)"
+
+
 def test_locks_are_listed_and_ended(rig: Rig) -> None:
     rig.log_in(peer=ELSEWHERE)
     rig.guess(*guesses(5), peer=ELSEWHERE)
