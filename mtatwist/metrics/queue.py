@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
+SHARE = 0.01
+"""How much of the time the count of a long queue may take."""
+
 
 class Counted(Protocol):
     """See spool.survey.Survey."""
@@ -28,7 +31,7 @@ class Counted(Protocol):
 
 
 class QueueWatch(Service):
-    """Has the queue counted every ``interval`` seconds, never twice at once."""
+    """Has the queue counted every ``interval`` seconds (a very long one less often), never twice at once."""
 
     def __init__(
         self,
@@ -62,11 +65,12 @@ class QueueWatch(Service):
 
     def _begin(self) -> None:
         self._timer = None
-        Deferred.fromCoroutine(self._count()).addBoth(self._again)
+        Deferred.fromCoroutine(self._count()).addBoth(self._again, self._clock.seconds())
 
-    def _again(self, _: object) -> None:
+    def _again(self, _: object, began: float) -> None:
         if self.running:
-            self._timer = self._clock.callLater(self._interval, self._begin)
+            pause = max(self._interval, (self._clock.seconds() - began) / SHARE)
+            self._timer = self._clock.callLater(pause, self._begin)
 
     async def _count(self) -> None:
         try:

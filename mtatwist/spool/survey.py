@@ -8,14 +8,11 @@ from typing import NamedTuple
 import apsw
 
 MOST = 1_000_000
-"""What is counted no further: an entry of an index takes about 30 ns."""
+"""What is counted no further: each takes about a microsecond, as SQLite looks at the row behind the index's entry."""
 
 WAITING = f"""
-    SELECT count(*) FROM (SELECT 1 FROM recipient WHERE state<2 AND claimed_by=0 LIMIT {MOST})"""
-
-DUE = f"""
-    SELECT count(*) FROM (
-        SELECT 1 FROM recipient WHERE state<2 AND claimed_by=0 AND next_attempt<=?1 LIMIT {MOST}
+    SELECT count(*), coalesce(sum(next_attempt<=?1), 0) FROM (
+        SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by=0 LIMIT {MOST}
     )"""
 
 OLDEST = "SELECT received_at FROM message ORDER BY number LIMIT 1"
@@ -33,11 +30,9 @@ class Survey(NamedTuple):
 def survey(connection: apsw.Connection, now: float) -> Survey:
     """Count. ``now`` is the queue's time."""
 
-    def first(query: str, *bindings: float) -> float | None:
-        row = connection.execute(query, bindings).fetchone()
-        return None if row is None else row[0]
-
-    return Survey(int(first(WAITING) or 0), int(first(DUE, now) or 0), first(OLDEST))
+    waiting, due = next(connection.execute(WAITING, (now,)))
+    oldest = connection.execute(OLDEST).fetchone()
+    return Survey(waiting, due, None if oldest is None else oldest[0])
 
 
 def touch(connection: apsw.Connection, payloads: Sequence[None]) -> list[None]:
