@@ -35,6 +35,7 @@ from mtatwist.validators.chain import Chain
 from mtatwist.validators.loop import Loop
 from mtatwist.validators.parameters import Parameters
 from mtatwist.validators.relay import Relay
+from mtatwist.validators.send_as import SendAs
 from mtatwist.validators.size import Size
 
 HOSTNAME = "mx.example.org"
@@ -184,6 +185,7 @@ class OurServer:
             Parameters(),
             Size(settings.message_size, self.spool.has_room),
             Relay(domains),
+            SendAs(recipient_delimiter="+", from_mismatch="log", metrics=metrics),
             Loop(settings.hops),
             Moody(settings.validator, self.pending),
         ]
