@@ -483,7 +483,7 @@ LASTING = (
     "mtatwist.relay.destinations.down",
     "mtatwist.tls.certificate.days_left",
     "mtatwist.directory.servers.down",
-    "mtatwist.lockout.locks.active",
+    "mtatwist.auth.lockout.locks.active",
 )
 """Gauges that say nothing about mail that is on its way."""
 
