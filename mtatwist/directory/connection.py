@@ -28,6 +28,7 @@ REFUSED = frozenset((49, 48, 53, 19, 50, 32))
 """Results of a bind that mean: not this user with this password (RFC 4511 §4.1.9). invalidCredentials,
 inappropriateAuthentication, unwillingToPerform, constraintViolation, insufficientAccessRights, noSuchObject."""
 
+READ_SIZE = 65536
 PARTING_SECONDS = 0.5
 """How long saying goodbye may take."""
 
@@ -110,14 +111,23 @@ class Connection:
             check_names=False,
             return_empty_attributes=False,
         )
-        with self._at_work(deadline):
-            self._ldap.open(read_server_info=False)
-            if self._tls is None or not self._tls.established:
-                plain = self._ldap.socket
-                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._ldap.socket = LimitedSocket(plain, deadline, now)
-                if self._tls is not None:
-                    self._ldap.start_tls(read_server_info=False)
+        # It puts what it has read together anew after each read.
+        self._ldap.strategy.socket_size = READ_SIZE
+        try:
+            with self._at_work(deadline):
+                self._open(deadline)
+        except OperationRefused as refused:
+            # Nothing was asked of it yet.
+            raise ServerFailed(str(refused)) from None
+
+    def _open(self, deadline: float) -> None:
+        self._ldap.open(read_server_info=False)
+        if self._tls is None or not self._tls.established:
+            plain = self._ldap.socket
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._ldap.socket = LimitedSocket(plain, deadline, self._now)
+            if self._tls is not None:
+                self._ldap.start_tls(read_server_info=False)
 
     def bind(self, dn: str, password: bytes, deadline: float) -> int:
         """Bind as ``dn``, or anonymously where it is "": the result's code. Raises ServerFailed."""
@@ -181,7 +191,10 @@ class Connection:
         if isinstance(refused, TimeoutError) or isinstance(error, TimeoutError) or getattr(limited, "timed_out", False):
             return ServerSilent("it does not answer in time")
         if isinstance(refused, OSError) or isinstance(error, LDAPStartTLSError):
-            return ServerUntrusted(f"there is no TLS with it: {refused or error}")
+            why = getattr(refused, "reason", None)
+            return ServerUntrusted(
+                f"there is no TLS with it: {why.replace('_', ' ').lower() if why else refused or error}"
+            )
         if isinstance(error, LDAPCommunicationError | OSError):
             # What ldap3 was doing is of no interest, and a number no explanation.
             return ConnectionLost(re.sub(r"^.*\[Errno -?\d+\] ", "", str(error)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-ANSWER_LIMIT = 8 * 2**20
+ANSWER_LIMIT = 4 * 2**20
 """Octets that one operation may be answered with."""
 
 
