@@ -85,10 +85,12 @@ class OfflineCache:
         if known is not None and 0 <= now - known.since < min(HASH_AGAIN_SECONDS, self._seconds):
             known.account = account
             return
+        if login.user in self._hashing:
+            return
         mark = self._hashing[login.user] = object()
 
         def hashed(hash: Any) -> None:
-            # Another login, or a failure, came after it.
+            # A failure came after it.
             if self._hashing.get(login.user) is not mark:
                 return
             del self._hashing[login.user]
@@ -129,9 +131,10 @@ class OfflineCache:
         self._stopped = True
         self._known.clear()
         self._hashing.clear()
-        if self._pool is not None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
             # It waits for what is under way, so not here.
-            threading.Thread(target=self._pool.stop, daemon=True).start()
+            threading.Thread(target=pool.stop, daemon=True).start()
 
     def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
         """What ``work`` gives; None where it can't be done."""
