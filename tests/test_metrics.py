@@ -10,8 +10,11 @@ from typing import Any
 import apsw
 import pytest
 from auth.gates import Guarded, guesses
+from auth.test_offline import Rig as Remembering
+from directory.played import Rig as DirectoryRig
 from hypothesis import given
 from hypothesis import strategies as st
+from metrics import watching
 from OpenSSL import SSL
 from receive.whole import ALICE, SUBMISSION, Whole
 from recipients.rig import FakeDirectory
@@ -27,6 +30,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from mtatwist.directory.connection import OperationRefused, ServerFailed, ServerSilent, ServerUntrusted
 from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
 from mtatwist.recipients.files import WatchedTable
 from mtatwist.recipients.tables import parse_recipients
@@ -95,9 +99,7 @@ def refused(server: Whole) -> Instruments:
     return server.metrics
 
 
-def recipients(
-    address: str, aliases: str = "", listed: str = "", away: bool = False
-) -> Callable[[Whole], Instruments]:
+def recipients(address: str, aliases: str = "", listed: str = "", away: bool = False) -> Callable[[Whole], Instruments]:
     """Somebody is looked for who gets mail for this address."""
 
     def scenario(server: Whole) -> Instruments:
@@ -371,6 +373,36 @@ def dns(*lookups: str, zone: Any = None, later: float = 0) -> Callable[[Whole], 
 AS_ALICE = (ALICE, "MAIL FROM:<alice@example.org>", "RCPT TO:<you@away.test>")
 LIMITED = {**SUBMISSION, "submission.messages": '["1/h"]'}
 FOR_USERS = ("mtatwist.auth.", "mtatwist.submission.")
+
+
+def directory(failure: Exception | None = None, requests: int = 1) -> Callable[[Whole], Instruments]:
+    """So many searches and a bind, at a server that goes away like this."""
+
+    def scenario(server: Whole) -> Instruments:
+        rig = DirectoryRig(waiting=0, metrics=server.metrics)
+        if isinstance(failure, ServerFailed):
+            rig.hosts[0].trouble = failure
+            rig.hosts[0].lose()
+        elif failure is not None:
+            rig.hosts[0].fail(failure)
+        for asked in [rig.directory.search("(uid=user1)", []) for _ in range(requests)]:
+            rig.pump.outcome(asked)
+        rig.bind()
+        rig.settle()
+        rig.stop()
+        return server.metrics
+
+    return scenario
+
+
+def remembered(server: Whole) -> Instruments:
+    rig = Remembering()
+    rig.remember()
+    rig.judge()
+    rig.cache.stop()
+    return rig.metrics
+
+
 SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.smtp.sessions": session,
     "mtatwist.smtp.sessions.open": session,
@@ -449,6 +481,15 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.relay.conversions": converted,
     "mtatwist.relay.tls.fallbacks": handshake_fails,
     "mtatwist.relay.errors": scan_fails,
+    "mtatwist.directory.search.duration": directory(),
+    "mtatwist.directory.bind.duration": directory(),
+    "mtatwist.directory.failures.unreachable": directory(ServerFailed("x")),
+    "mtatwist.directory.failures.slow": directory(ServerSilent("x")),
+    "mtatwist.directory.failures.untrusted": directory(ServerUntrusted("x")),
+    "mtatwist.directory.failures.refused": directory(OperationRefused("x")),
+    "mtatwist.directory.failures.busy": directory(requests=2),
+    "mtatwist.directory.servers.down": directory(ServerFailed("x")),
+    "mtatwist.auth.offline": remembered,
     "mtatwist.dns.lookups.answered": dns("a.test"),
     "mtatwist.dns.lookups.absent": dns("b.test"),
     "mtatwist.dns.lookups.failed": dns("a.test", zone=silent),
@@ -456,25 +497,27 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.dns.cache.entries": dns("a.test"),
     "mtatwist.dns.stale": dns("a.test", "a.test", later=301),
     "mtatwist.dns.server.failures": dns("a.test", zone=silent),
+    **watching.SCENARIOS,
 }
 
 
-def reading(metrics: Instruments, name: str) -> int:
-    """What the instrument of this name says."""
-    instrument = next(one for one in metrics if one.name == name)
+def reading(metrics: Instruments, key: str) -> float:
+    """What the instrument of this key says."""
+    instrument = next(one for one in metrics if one.key == key)
     return instrument.count if isinstance(instrument, Histogram) else instrument.value
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_it_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    server = Whole(monkeypatch, tmp_path, LIMITED if name.startswith(FOR_USERS) else None)
+    settings = watching.SETTINGS if name in watching.SCENARIOS else LIMITED if name.startswith(FOR_USERS) else None
+    server = Whole(monkeypatch, tmp_path, settings)
     before = reading(server.metrics, name)
     assert reading(SCENARIOS[name](server), name) > before
 
 
 def test_every_instrument_has_a_scenario_and_a_description() -> None:
     instruments = list(Instruments())
-    assert {instrument.name for instrument in instruments} == set(SCENARIOS)
+    assert {instrument.key for instrument in instruments} == set(SCENARIOS)
     assert all(instrument.description for instrument in instruments)
 
 
@@ -488,16 +531,24 @@ LASTING = (
 """Gauges that say nothing about mail that is on its way."""
 
 
+def gauges(server: Whole) -> dict[str, float]:
+    """Those of mail that is on its way."""
+    return {
+        one.name: one.value
+        for one in server.metrics
+        if isinstance(one, Gauge) and one.name not in LASTING and not one.name.startswith(watching.GAUGES)
+    }
+
+
 def test_gauges_go_down_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     server = Whole(monkeypatch, tmp_path)
     client = server.connect()
     client.send()
-    gauges = {one.name: one.value for one in server.metrics if isinstance(one, Gauge) and one.name not in LASTING}
-    assert set(gauges.values()) == {1}
+    assert set(gauges(server).values()) == {1}
     client.say("QUIT")
     client.protocol.connectionLost()
     server.next_hop(Peer())
-    assert {one.value for one in server.metrics if isinstance(one, Gauge) and one.name not in LASTING} == {0}
+    assert set(gauges(server).values()) == {0}
 
 
 @given(st.lists(st.floats(0, 10), max_size=30))

@@ -32,6 +32,14 @@ class Host:
     def open(self) -> int:
         return sum(not connection.ended for connection in self.connections)
 
+    def fail(self, error: Exception) -> None:
+        """So ends each request from now on."""
+
+        def answer() -> Any:
+            raise error
+
+        self.answer = answer
+
     def lose(self) -> None:
         """All its connections break, unnoticed."""
         for connection in self.connections:
@@ -82,10 +90,18 @@ class Played(Connection):
 class Rig:
     """A directory over so many played servers, which has been started."""
 
-    def __init__(self, servers: int = 1, *, threads: int = 1, waiting: int = 5, start: bool = True) -> None:
+    def __init__(
+        self,
+        servers: int = 1,
+        *,
+        threads: int = 1,
+        waiting: int = 5,
+        start: bool = True,
+        metrics: Instruments | None = None,
+    ) -> None:
         self.pump = Pump()
         self.pump.now = 1000.0
-        self.metrics = Instruments()
+        self.metrics = metrics or Instruments()
         self.hosts = [Host() for _ in range(servers)]
 
         def connect(host: str, port: int, implicit_tls: bool, access: Access, deadline: float, now: Any) -> Connection:

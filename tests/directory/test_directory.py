@@ -40,13 +40,6 @@ def make_rig() -> Iterator[MakeRig]:
         rig.stop()
 
 
-def raises(error: Exception) -> Callable[[], Any]:
-    def answer() -> Any:
-        raise error
-
-    return answer
-
-
 def is_trouble(outcome: Any) -> bool:
     return bool(outcome.check(DirectoryTrouble))
 
@@ -113,7 +106,7 @@ def test_a_server_that_failed_is_tried_again_until_it_works(make_rig: MakeRig) -
 def test_trouble_with_one_request_is_not_the_servers(make_rig: MakeRig) -> None:
     """Somebody's password is checked elsewhere and that does not answer; all others go on."""
     rig = make_rig()
-    rig.hosts[0].answer = raises(ServerSilent("it does not answer in time"))
+    rig.hosts[0].fail(ServerSilent("it does not answer in time"))
     assert is_trouble(rig.bind())
     rig.hosts[0].answer = None
     rig.settle()
@@ -132,7 +125,7 @@ def test_what_was_idle_may_be_gone(make_rig: MakeRig) -> None:
 
 def test_what_is_new_and_gone_is_trouble(make_rig: MakeRig) -> None:
     rig = make_rig()
-    rig.hosts[0].answer = raises(ConnectionLost("it has hung up"))
+    rig.hosts[0].fail(ConnectionLost("it has hung up"))
     outcome = rig.bind()
     assert is_trouble(outcome)
     assert outcome.getErrorMessage() == "ldap://h0: it has hung up"
@@ -141,7 +134,7 @@ def test_what_is_new_and_gone_is_trouble(make_rig: MakeRig) -> None:
 
 def test_a_refusal_is_told_of_once_in_a_while(make_rig: MakeRig) -> None:
     rig = make_rig()
-    rig.hosts[0].answer = raises(OperationRefused("noSuchObject (32)"))
+    rig.hosts[0].fail(OperationRefused("noSuchObject (32)"))
     with capturedLogs() as caught:
         for _ in range(3):
             assert is_trouble(rig.search())
@@ -157,7 +150,7 @@ def test_a_refusal_is_told_of_once_in_a_while(make_rig: MakeRig) -> None:
 
 def test_a_bug_is_trouble_too(make_rig: MakeRig) -> None:
     rig = make_rig()
-    rig.hosts[0].answer = raises(ZeroDivisionError("secret"))
+    rig.hosts[0].fail(ZeroDivisionError("secret"))
     with capturedLogs() as caught:
         outcome = rig.search()
     assert is_trouble(outcome)
