@@ -517,6 +517,11 @@ def test_literal_secret(tmp_path: Path) -> None:
         (written({"listen.role": '"submission"'}), "so nobody can log in"),
         (written({"listen.role": '"submission"', "auth.mechanisms": "[]"}), "auth.mechanisms is empty: nobody can"),
         (
+            written({"listen.role": '"submission"', "validators.order": '["relay"]'}),
+            'validators.order lacks "send_as": who has logged in may send as anybody',
+        ),
+        (written({"submission.messages": '["1/h"]', "validators.order": '["relay"]'}), 'lacks "rate", so the limits'),
+        (
             written({}) + '[[route]]\ndomain = "example.org"\ntransport = "smtp"\nnext_hop = "mx"\n',
             "route[1] is never used: route[0]",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -134,15 +135,12 @@ class Usage:
 
     def _forget(self, now: float) -> None:
         """Those who have sent nothing for as long as the windows are, or for longest when there are too many."""
-        for account in list(self._oldest()):
+        # Two are enough where one is added at a time.
+        for account in list(islice(self._windows, 2)):
             if len(self._windows) <= self._most and any(each.total(now) for each in self._windows[account]):
                 break
             del self._windows[account]
             self._change(account)
-
-    def _oldest(self) -> Sequence[str]:
-        """Two are enough where one is added at a time."""
-        return [account for account, _ in zip(self._windows, range(2), strict=False)]
 
     def _change(self, account: str) -> None:
         self._changed.add(account)
