@@ -1,0 +1,93 @@
+"""How the metrics move that say how the server itself is: with a collector, and somebody who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+from receive.whole import Whole
+from rigs.collector import GOOD, answer
+from rigs.probe import Wire, ask, health
+from twisted.internet.address import IPv4Address
+
+from mtatwist.metrics.instruments import Instruments
+
+SETTINGS = {
+    "health.endpoint": '"tcp:8080:interface=127.0.0.1"',
+    "metrics.endpoint": '"http://collector.test/v1/metrics"',
+}
+"""What a server needs for this."""
+
+TOO_OLD = ExportMetricsServiceResponse(
+    partial_success=ExportMetricsPartialSuccess(rejected_data_points=3, error_message="too old")
+).SerializeToString()
+
+
+def push(server: Whole) -> Wire:
+    """The next connection to the collector, its request not yet answered."""
+    while not server.reactor.tcpClients:
+        server.pass_time(1)
+    host, port, factory, _, _ = server.reactor.tcpClients.pop(0)
+    wire = Wire()
+    wire.protocol = factory.buildProtocol(IPv4Address("TCP", host, port))
+    wire.protocol.makeConnection(wire)
+    return wire
+
+
+def answered(said: bytes) -> Callable[[Whole], Instruments]:
+    def scenario(server: Whole) -> Instruments:
+        push(server).protocol.dataReceived(said)
+        return server.metrics
+
+    return scenario
+
+
+def waits(server: Whole) -> Instruments:
+    server.connect().send()
+    server.pass_time(31)
+    return server.metrics
+
+
+def not_counted(server: Whole) -> Instruments:
+    server.spool.trouble = "the disk is broken"
+    server.pass_time(16)
+    return server.metrics
+
+
+def asked(server: Whole) -> Instruments:
+    server.pass_time(1)
+    ask(health(server), "/metrics")
+    return server.metrics
+
+
+def unready(server: Whole) -> Instruments:
+    server.spool.trouble = "the disk is broken"
+    assert ask(health(server)).code == 503
+    return server.metrics
+
+
+SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
+    "mtatwist.queue.waiting": waits,
+    "mtatwist.queue.due": waits,
+    "mtatwist.queue.oldest": waits,
+    "mtatwist.queue.errors": not_counted,
+    "mtatwist.metrics.pushes": answered(GOOD),
+    "mtatwist.metrics.push.failures": answered(answer("401 No")),
+    "mtatwist.metrics.push.rejected": answered(answer("200 OK", "Content-Type: application/x-protobuf", body=TOO_OLD)),
+    "mtatwist.metrics.push.duration": answered(GOOD),
+    "mtatwist.health.requests": asked,
+    "mtatwist.health.unready": unready,
+    "mtatwist.reactor.lag": asked,
+    "process.cpu.time{cpu.mode=user}": asked,
+    "process.cpu.time{cpu.mode=system}": asked,
+    "process.memory.usage": asked,
+    "process.unix.file_descriptor.count": asked,
+    "process.thread.count": asked,
+    "process.uptime": asked,
+}
+
+GAUGES = ("mtatwist.queue.", "process.")
+"""Those that are looked up now and then, not kept."""
