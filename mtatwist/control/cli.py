@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +26,9 @@ from mtatwist.auth.user_file import UserFileError
 from mtatwist.config import Config, ConfigError, Problem, load
 from mtatwist.control.spool_cli import Say, spool_group
 from mtatwist.control.users_cli import UserFile, users_group
+from mtatwist.recipients.files import FileError, read_table
+from mtatwist.recipients.tables import parse_aliases, parse_recipients
+from mtatwist.smtp.address import DomainSet
 from mtatwist.tls.examine import examine
 from mtatwist.tls.keypair import Files
 from mtatwist.tls.policy import Policy
@@ -128,6 +132,28 @@ def _try_certificates(file: str, loaded: Config) -> list[str]:
     return warnings
 
 
+def _try_recipients(file: str, loaded: Config) -> list[str]:
+    """Read aliases and recipients as the server will; gives warnings. Raises ConfigError."""
+    relay = loaded.relay
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    for key, path, parse in (
+        ("relay.aliases", relay.aliases, parse_aliases),
+        ("relay.recipients", relay.recipients, parse_recipients),
+    ):
+        try:
+            if path is not None:
+                read_table(path, partial(parse, is_ours=DomainSet(relay.domains).__contains__))
+        except FileError as error:
+            if error.forbidden:
+                warnings.append(f"{key}: {error}; it was not checked")
+            else:
+                problems += [Problem(file, key, reason) for reason in error.reasons]
+    if problems:
+        raise ConfigError(problems)
+    return warnings
+
+
 def _try_users(file: str, loaded: Config) -> list[str]:
     """Read the password file as the server will; gives warnings. Raises ConfigError."""
     if loaded.auth.backend != "file" or all(listen.role != "submission" for listen in loaded.listen):
@@ -154,7 +180,7 @@ def check(context: click.Context, file: str) -> None:
     try:
         loaded = load(file)
         warnings = list(loaded.warnings)
-        for attempt in (_try_certificates, _try_users):
+        for attempt in (_try_certificates, _try_users, _try_recipients):
             try:
                 warnings += attempt(file, loaded)
             except ConfigError as error:

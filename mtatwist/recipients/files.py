@@ -35,11 +35,15 @@ InThread = Callable[[Callable[[], T]], Awaitable[T]]
 
 
 class FileError(Exception):
-    """A file can't be used; ``reasons`` are for the administrator, each with the file and, mostly, the line."""
+    """A file can't be used; ``reasons`` are for the administrator, each with the file and, mostly, the line.
 
-    def __init__(self, *reasons: str) -> None:
+    ``forbidden``: this user may not read it.
+    """
+
+    def __init__(self, *reasons: str, forbidden: bool = False) -> None:
         super().__init__("; ".join(reasons))
         self.reasons = reasons
+        self.forbidden = forbidden
 
 
 class WatchedTable(Generic[T]):
@@ -115,7 +119,7 @@ def read_table(path: str, parse: Callable[[str], T]) -> tuple[Mark, T]:
             content = file.read(READ_LIMIT + 1)
     except (OSError, ValueError) as error:
         words = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise FileError(f"{path}: cannot be read: {words}") from None
+        raise FileError(f"{path}: cannot be read: {words}", forbidden=isinstance(error, PermissionError)) from None
     if len(content) > READ_LIMIT:
         raise FileError(f"{path}: is larger than {READ_LIMIT >> 20} MiB")
     try:

@@ -24,9 +24,9 @@ REGISTRY: dict[str, Callable[..., Any]] = {
     "parameters": Parameters,
     "size": Size,
     "relay": Relay,
+    "device": Device,
     "send_as": SendAs,
     "rate": Rate,
-    "device": Device,
     "loop": Loop,
 }
 

@@ -104,6 +104,26 @@ def test_check_certificate_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert f"warning: tls.private_key: {ours.key}: Permission denied: it was not checked" in result.stderr
 
 
+def test_check_recipients(tmp_path: Path) -> None:
+    """So are aliases and recipients: each wrong line of both."""
+    (tmp_path / "aliases").write_text("a: b\nc: |d\ne\n")
+    (tmp_path / "people").write_text("x@away.test\n")
+    file = tmp_path / "mta.toml"
+    listen = '[[listen]]\nendpoint = "tcp:25"\n'
+    file.write_text(listen + '[relay]\naliases = "aliases"\nrecipients = "people"\ndomains = ["here.test"]\n')
+    result = mtactl("config", "check", str(file))
+    assert result.exit_code == 78
+    lines = result.stderr.splitlines()
+    assert [line.split(": ")[1:3] for line in lines] == [
+        ["relay.aliases", f"{tmp_path}/aliases:2"],
+        ["relay.aliases", f"{tmp_path}/aliases:3"],
+        ["relay.recipients", f"{tmp_path}/people:1"],
+    ]
+    (tmp_path / "aliases").write_text("a: b\n")
+    (tmp_path / "people").write_text("x\n")
+    assert mtactl("config", "check", str(file)).exit_code == 0
+
+
 def test_check_users(tmp_path: Path) -> None:
     """So is the password file, where users log in by it."""
     users = tmp_path / "users"
