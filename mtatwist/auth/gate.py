@@ -108,7 +108,7 @@ class Gate:
         await self._save()
         now = self._clock.seconds()
         if closed is None:
-            self._pace.took(now - started)
+            self._pace.took(now - started, now)
         left = started + self._pace.refused(who, now) - now
         if left > 0:
             await deferLater(self._clock, left)

@@ -29,15 +29,17 @@ class Pace:
     """How long refusals take."""
 
     def __init__(self, forgotten_after: float) -> None:
-        """``forgotten_after``: seconds without a refusal, after which a client's delay is the first one again."""
+        """``forgotten_after``: seconds after which it counts no more how long a refusal took; and, when a client had
+        none in that time, its delay is the first one again."""
         self._forgotten_after = forgotten_after
-        self._taken: deque[float] = deque(maxlen=REMEMBERED)
+        # When, and how long.
+        self._taken: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
         # How often, and when last: the one refused longest ago comes first.
         self._refused: dict[Client, tuple[int, float]] = {}
 
-    def took(self, seconds: float) -> None:
+    def took(self, seconds: float, now: float) -> None:
         """So long it took to find out that a password is wrong, or a user unknown, and to keep it."""
-        self._taken.append(min(seconds, LONGEST))
+        self._taken.append((now, min(seconds, LONGEST)))
 
     def refused(self, client: Client, now: float) -> float:
         """How long after its beginning this refusal is to be said.
@@ -49,9 +51,11 @@ class Pace:
         self._refused[client] = (times, now)
         if len(self._refused) > CLIENTS:
             del self._refused[next(iter(self._refused))]
+        while self._taken and self._taken[0][0] <= now - self._forgotten_after:
+            self._taken.popleft()
         # No power of two that does not fit.
         growing: float = min(FIRST_DELAY * 2.0 ** min(times - 1, 10), LONGEST_DELAY)
-        return max(growing, max(self._taken, default=0.0))
+        return max(growing, max((seconds for _, seconds in self._taken), default=0.0))
 
     def succeeded(self, client: Client) -> None:
         """It begins anew."""

@@ -386,7 +386,7 @@ def test_what_is_too_old_is_forgotten() -> None:
 def test_delays_are_bounded(taken: list[float], times: int) -> None:
     pace = Pace(900.0)
     for seconds in taken:
-        pace.took(seconds)
+        pace.took(seconds, 0.0)
     delay = 0.0
     for _ in range(times):
         delay = pace.refused(CLIENTS[0], 0.0)
@@ -400,6 +400,13 @@ def test_a_delay_is_forgotten_after_a_while() -> None:
     for _ in range(5):
         pace.refused(CLIENTS[0], 0.0)
     assert pace.refused(CLIENTS[0], 900.0) == pace.refused(CLIENTS[1], 900.0)
+
+
+def test_what_a_slow_directory_took_is_forgotten_after_a_while() -> None:
+    pace = Pace(900.0)
+    pace.took(7.0, 0.0)
+    pace.took(2.0, 10.0)
+    assert [pace.refused(made_up(round(at)), at) for at in (899.0, 900.0, 910.0)] == [7.0, 2.0, 0.5]
 
 
 def test_the_clients_whose_delays_are_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,23 +18,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import backlog
+import refusals
 from contestants import Mtatwist, Peer
 from measures import MEASURES, Measure
 from rigs.loadpair import SmtpSink
 from rigs.postfix import Postfix
 
+NAMES = (*MEASURES, "backlog", "refusals")
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.bench", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(MEASURES)}, backlog; all")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"of {', '.join(NAMES)}; all")
     parser.add_argument("--runs", type=int, default=3, help="of each, alternating")
     parser.add_argument("--factor", type=float, default=1.0, help="times as many messages")
     parser.add_argument("--directory", type=Path, help="whose disk is used; must be open to all users")
     parser.add_argument("--alone", action="store_true", help="without Postfix, so without root")
     parser.add_argument("--profile", type=Path, help="write cProfile's statistics here (implies --alone)")
     chosen = parser.parse_args()
-    chosen.measures = chosen.measures or [*MEASURES, "backlog"]
-    unknown = set(chosen.measures) - {*MEASURES, "backlog"}
+    chosen.measures = chosen.measures or NAMES
+    unknown = set(chosen.measures) - set(NAMES)
     if unknown:
         parser.error(f"no such measure: {', '.join(sorted(unknown))}")
     return chosen
@@ -55,6 +58,11 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.directory)))
         directory.chmod(0o755)
+        if "refusals" in chosen.measures:
+            rounds = max(10, int(refusals.ROUNDS * chosen.factor))
+            missed += not refusals.report(refusals.measure(directory, rounds))
+            if chosen.measures == ["refusals"]:
+                return missed
         sink = stack.enter_context(SmtpSink(directory))
         profile = [f"--profile={chosen.profile}", "--profiler=cprofile", "--savestats"] if chosen.profile else []
         ours = Mtatwist(directory, sink.port, profile)
