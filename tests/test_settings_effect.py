@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from auth.gates import Guarded, guesses
+from metrics import watching
 from OpenSSL import SSL
 from receive.whole import ALICE, HELD, SUBMISSION, Session, Whole
 from rigs import certificates
@@ -482,8 +483,26 @@ EFFECTS: dict[str, Effect | str] = {
     "submission.recipients": Effect(
         reply(*AS_ALICE, "RCPT TO:<bob@away.test>"), {'["9/d", "1/h"]': 450, '["2/h"]': 250, "[]": 250}, SUBMISSION
     ),
+    "metrics.endpoint": Effect(
+        watching.collector_port, {'"http://a.test:4318/"': 4318, '"http://a.test/"': 80, '"https://a.test/"': 443}
+    ),
+    "metrics.api_key": Effect(
+        lambda server: "Authorization: Bearer a" in watching.pushed(server).header,
+        {'"a"': True, '"b"': False},
+        watching.SETTINGS,
+    ),
+    "metrics.interval": Effect(watching.pushes_soon, {'"1s"': True, '"3650d"': False}, watching.SETTINGS),
+    "metrics.ca_file": "tests/integration/test_push.py::test_the_collector_has_to_be_the_one_we_mean",
+    "metrics.attributes": Effect(
+        watching.attributes, {"[]": {}, '["a.b=c=d", "e="]': {"a.b": "c=d", "e": ""}}, watching.SETTINGS
+    ),
+    "health.endpoint": Effect(
+        lambda server: [port for port, *_ in server.reactor.tcpServers], {'"tcp:8080"': [2525, 8080], "": [2525]}
+    ),
+    "health.queue_limit": Effect(watching.ready_with_three, {"1": 503, "5": 200}, watching.SETTINGS),
     "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
     "spool.ballast": "tests/integration/test_disk_faults.py::test_a_full_disk_drains_on_its_ballast",
+    "auth.backend": "tests/integration/test_login.py::test_swaks",
     "auth.file": "tests/integration/test_password_file.py::test_users_come_and_go_without_a_restart",
     "auth.mechanisms": Effect(reply(ALICE), {'["PLAIN", "LOGIN"]': 235, '["LOGIN"]': 504}, SUBMISSION),
     "auth.require_tls": Effect(reply(ALICE), {"true": 538, "false": 235}, {"listen.role": '"submission"'}),

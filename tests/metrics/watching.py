@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
+    ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
 from receive.whole import Whole
-from rigs.collector import GOOD, answer
+from rigs.collector import GOOD, Push, answer
 from rigs.probe import Wire, ask, health
 from twisted.internet.address import IPv4Address
 
@@ -46,8 +48,13 @@ def answered(said: bytes) -> Callable[[Whole], Instruments]:
 
 
 def waits(server: Whole) -> Instruments:
-    server.connect().send()
-    server.pass_time(31)
+    """The next hop is down; one message is its trial, the others wait for how that goes."""
+    for _ in range(3):
+        server.connect().send()
+    while server.reactor.tcpClients:
+        server.next_hop_is_down()
+    for _ in range(100):
+        server.pass_time(1)
     return server.metrics
 
 
@@ -91,3 +98,41 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
 
 GAUGES = ("mtatwist.queue.", "process.")
 """Those that are looked up now and then, not kept."""
+
+
+# What the settings do.
+
+
+def pushed(server: Whole) -> Push:
+    """The first push."""
+    head, _, body = push(server).value().partition(b"\r\n\r\n")
+    return Push(head.decode(), ExportMetricsServiceRequest.FromString(gzip.decompress(body)))
+
+
+def collector_port(server: Whole) -> int:
+    """Where the first push goes."""
+    while not server.reactor.tcpClients:
+        server.pass_time(1)
+    return int(server.reactor.tcpClients[0][1])
+
+
+def attributes(server: Whole) -> dict[str, str]:
+    """What a push says of this server, beside what it always says."""
+    message = pushed(server).message
+    assert message is not None
+    said = message.resource_metrics[0].resource.attributes
+    return {one.key: one.value.string_value for one in said if not one.key.startswith(("service.", "host."))}
+
+
+def pushes_soon(server: Whole) -> bool:
+    """Is there a push within a minute?"""
+    server.pass_time(60)
+    return bool(server.reactor.tcpClients)
+
+
+def ready_with_three(server: Whole) -> int:
+    """What a probe gets when three messages wait."""
+    for _ in range(3):
+        server.connect().send()
+    server.pass_time(31)
+    return ask(health(server)).code

@@ -82,7 +82,12 @@ class Spool(MemorySpool):
         """See SqliteSpool."""
         if self.trouble:
             raise OSError(self.trouble)
-        due = [one.next_attempt <= now for message in self.messages.values() for one in message.envelope.recipients]
+        due = [
+            recipient.next_attempt <= now
+            for message in self.messages.values()
+            for recipient in message.envelope.recipients
+            if (message.number, recipient.index) not in self.claims
+        ]
         return Survey(len(due), sum(due), min((m.envelope.received_at for m in self.messages.values()), default=None))
 
     def try_to_write(self) -> Deferred[None]:
