@@ -11,6 +11,7 @@ _WORDS = {
     "http request": "the client speaks HTTP, not TLS",
     "https proxy request": "the client takes this for an HTTP proxy",
     "wrong version number": "the client does not speak TLS: it may expect to begin in clear",
+    "record layer failure": "the client does not speak TLS: it may expect to begin in clear",
     "packet length too long": "the client does not speak TLS: it may expect to begin in clear",
     "unsupported protocol": "the client knows only TLS versions that are too old for tls.minimum",
     "version too low": "the client knows only TLS versions that are too old for tls.minimum",
