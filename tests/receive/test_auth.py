@@ -323,7 +323,9 @@ def test_a_challenger_and_a_checker_of_twisteds() -> None:
     client.protocol.challengers = {b"PLAIN": PLAINCredentials}
     assert client.say("AUTH PLAIN " + base64.b64encode(b"\0bob\0builder").decode())[:3] == "235"
     assert client.protocol.session.user == "bob"
-    assert client.say("MAIL FROM:<bob@example.org>")[:3] == "250"
+    # A name that is no address is nothing to send as.
+    assert client.say("MAIL FROM:<bob@example.org>")[:3] == "553"
+    assert client.say("MAIL FROM:<>")[:3] == "250"
 
 
 def test_a_checker_that_knows_only_names_and_passwords() -> None:
