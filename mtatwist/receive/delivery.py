@@ -170,7 +170,12 @@ class Delivery:
         resolved = self._door.resolve(recipient)
 
         async def join() -> Reply | None:
-            found = await resolved
+            try:
+                found = await resolved
+            except Exception:
+                self._door.metrics.validator_crashes.value += 1
+                _log.failure("recipient_crashed", address=recipient.address)
+                return OUR_TROUBLE
             return found if isinstance(found, Reply) else self._join(transaction, found, named)
 
         return Deferred.fromCoroutine(join())

@@ -6,7 +6,7 @@ import unicodedata
 from typing import NamedTuple
 
 from mtatwist.domain import wire_domain
-from mtatwist.smtp.address import Address, AddressError, parse_path
+from mtatwist.smtp.address import Address, AddressError, parse_path, without_detail
 
 
 class Name(NamedTuple):
@@ -43,10 +43,10 @@ def name_of(address: Address) -> Name:
     return Name(unicodedata.normalize("NFC", address.local).lower(), address.domain)
 
 
-def without_detail(name: Name, delimiter: str) -> Name | None:
-    """The name without "+detail"; None when it has none."""
-    user, found, _ = name.local.partition(delimiter) if delimiter else ("", "", "")
-    return Name(user, name.domain) if found and user else None
+def plain(name: Name, delimiter: str) -> Name | None:
+    """The name without its detail; None when it has none."""
+    local = without_detail(name.local, delimiter)
+    return None if local == name.local else name._replace(local=local)
 
 
 def _is_bare(text: str) -> bool:

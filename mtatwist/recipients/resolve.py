@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from mtatwist.envelope import Recipient
 from mtatwist.interfaces import DirectoryTrouble
 from mtatwist.recipients.directory import DirectoryRecipients, TooManyMembers
-from mtatwist.recipients.names import Name, name_of, parse, without_detail
+from mtatwist.recipients.names import Name, name_of, parse, plain
 from mtatwist.recipients.tables import Aliases, Listed
 from mtatwist.smtp.address import Address, AddressError
 from mtatwist.smtp.notify import MAX_ORCPT
@@ -212,7 +212,7 @@ class Resolver:
         """Those of the members that were not looked at before, as members of another alias."""
         for member in members:
             name = name_of(member)
-            itself = alias in (name, without_detail(name, self._delimiter))
+            itself = alias in (name, plain(name, self._delimiter))
             key = self._key(member), itself
             if key not in seen:
                 seen.add(key)
@@ -237,7 +237,7 @@ class Resolver:
         if not self._is_ours(address.domain):
             return _Found(address)
         whole = name_of(address)
-        for name in (whole, without_detail(whole, self._delimiter)):
+        for name in (whole, plain(whole, self._delimiter)):
             if name is None:
                 break
             # Who is a member of itself wants the mail, too.
