@@ -116,7 +116,7 @@ class Lockout:
 class Auth:
     """Who may send mail through this server, after authentication."""
 
-    backend: str = key(v.choice("ldap", "file"), "file", "Where users and passwords are looked up.", effect=False)
+    backend: str = key(v.choice("ldap", "file"), "file", "Where users and passwords are looked up.")
     mechanisms: tuple[str, ...] = key(
         v.list_of(v.choice("PLAIN", "LOGIN")),
         ["PLAIN", "LOGIN"],
