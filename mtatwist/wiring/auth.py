@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from mtatwist.auth.ldap import LdapChecker
 from mtatwist.auth.mechanisms import REGISTRY
 from mtatwist.auth.passwd import PasswordFile
-from mtatwist.config import Config, ConfigError, Problem
+from mtatwist.config import Config
 from mtatwist.interfaces import IDirectory
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.login import Logins
@@ -42,7 +42,7 @@ class Users:
         submit: Callable[[Any, Any], Deferred[Any]],
         queue_time: Callable[[], float],
     ) -> None:
-        """Raises ConfigError. ``submit``: has the spool's writer do a job; ``queue_time``: see QueueTime.now()."""
+        """``submit``: has the spool's writer do a job; ``queue_time``: see QueueTime.now()."""
         # Everybody may send us mail without logging in; what for is a matter of the validators.
         self.checkers: list[ICredentialsChecker] = [AllowAnonymousAccess()]
         self._file: PasswordFile | None = None
@@ -50,12 +50,10 @@ class Users:
         if any(listen.role == "submission" for listen in config.listen):
             if config.auth.backend == "file":
                 self._file = PasswordFile(config.auth.file, domains=config.relay.domains, reactor=reactor)
-            elif directory is not None:
-                self._ldap = make_ldap_checker(config, directory, reactor, metrics)
             else:
-                raise ConfigError(
-                    [Problem("", "auth.ldap.uris", 'is empty, and auth.backend is "ldap": name a server')]
-                )
+                # The configuration names its servers, or is refused.
+                assert directory is not None
+                self._ldap = make_ldap_checker(config, directory, reactor, metrics)
             backend = self._file or self._ldap
             gate = make_gate(config, reactor, metrics, checker=backend, submit=submit, queue_time=queue_time)
             self.checkers.append(gate)
