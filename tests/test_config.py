@@ -613,6 +613,8 @@ def test_example_file_has_every_key(tmp_path: Path) -> None:
     assert set(paths(tomllib.loads(text))) == set(SETTINGS)
     (tmp_path / "ldap").write_text("secret")
     text = text.replace("/run/secrets/ldap", str(tmp_path / "ldap"))
+    # Its default, no server, goes with no search.
+    text = text.replace("uris = []", 'uris = ["ldap://ldap.example.org"]')
     configure(tmp_path, text, environ={"METRICS_API_KEY": "key"})
 
 
