@@ -118,7 +118,9 @@ class LdapChecker:
             raise UnauthorizedLogin
         if not await self._directory.bind(entry.dn, login.secret):
             raise UnauthorizedLogin
-        name = self._name(entry) or login.user
+        name = self._name(entry)
+        # What a user gives is prepared already, and that takes time.
+        name = login.user if name.lower() in (login.user, "") else _prepared(name)
         found = [entry]
         if self._group_filter is not None:
             found += await self._directory.search(
@@ -137,8 +139,8 @@ class LdapChecker:
         for attribute in self._naming:
             values = entry.attributes.get(attribute)
             if values:
-                first = [value for value in values if _is_named(entry.dn, attribute, value)]
-                return _prepared(min(first or values))
+                first = [value for value in values if _is_named(entry.dn, attribute, value)] if len(values) > 1 else ()
+                return min(first or values)
         return ""
 
     def _addresses_of(self, entries: Iterable[IEntry]) -> frozenset[str]:

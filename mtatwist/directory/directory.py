@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from mtatwist.directory.connection import (
@@ -23,6 +22,7 @@ from mtatwist.directory.connection import (
     ServerUntrusted,
 )
 from mtatwist.directory.server import Server
+from mtatwist.directory.workers import Workers
 from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
 
 if TYPE_CHECKING:
@@ -45,17 +45,6 @@ STOP_SECONDS = 5.0
 
 class IDirectoryReactor(IReactorFromThreads, IReactorTime):
     """What the directory needs of a reactor."""
-
-
-class _Threads(ThreadPool):
-    """One that waits for a name server or a network keeps the process from nothing."""
-
-    threadFactory = staticmethod(partial(threading.Thread, daemon=True))  # type: ignore[assignment]
-
-
-def make_threads(count: int, name: str) -> ThreadPool:
-    """At most ``count`` threads, which begin as they are needed."""
-    return _Threads(0, count, name=name)
 
 
 class _Job:
@@ -92,8 +81,8 @@ class Directory:
         self._seconds = seconds
         self._pending: set[Deferred[Any]] = set()
         self._handed_over = 0
-        self._threads = make_threads(threads, "mtatwist-directory")
-        self._probes = make_threads(len(servers), "mtatwist-directory-probe")
+        self._threads = Workers(threads, "mtatwist-directory")
+        self._probes = Workers(len(servers), "mtatwist-directory-probe")
         self._down: dict[Server, float] = {}
         self._timers: dict[Server | None, IDelayedCall] = {}
         self._told: dict[tuple[Server | None, str], float] = {}
@@ -102,8 +91,6 @@ class Directory:
     def start(self) -> None:
         """The threads may begin. Looks at all servers, so that trouble shows at once."""
         self._running = True
-        self._threads.start()
-        self._probes.start()
         for server in self._servers:
             self._probe(server)
         self._timers[None] = self._reactor.callLater(TIDY_SECONDS, self._tidy)
@@ -130,8 +117,8 @@ class Directory:
                 done.callback(None)
 
         def end() -> None:
-            self._threads.stop()
-            self._probes.stop()
+            self._threads.end()
+            self._probes.end()
             self._reactor.callFromThread(ended)
 
         # To wait for threads takes a thread.
@@ -195,10 +182,17 @@ class Directory:
         self._handed_over += 1
         answered = done.addTimeout(self._seconds, self._reactor, late)
         answered.addBoth(ended)
-        self._threads.callInThreadWithCallback(partial(self._attempted, done), self._attempt, job)
+        self._threads.put(partial(self._run, done, job))
         return answered
 
     # In the threads.
+
+    def _run(self, done: Deferred[Any], job: _Job) -> None:
+        try:
+            result = self._attempt(job)
+        except Exception as error:
+            result = Failure(error)
+        self._reactor.callFromThread(self._answer, done, result)
 
     def _attempt(self, job: _Job) -> Any:
         reasons = []
@@ -219,22 +213,23 @@ class Directory:
             reasons.append(f"{server.uri}: {server.trouble}")
         raise DirectoryTrouble("; ".join(reasons))
 
-    def _attempted(self, done: Deferred[Any], success: bool, result: Any) -> None:
-        self._reactor.callFromThread(self._answer, done, success, result)
+    def _run_probe(self, server: Server) -> None:
+        failure = None
+        try:
+            server.probe()
+        except Exception as error:
+            failure = Failure(error)
+        self._reactor.callFromThread(self._probed, server, failure)
 
     # In the reactor's thread.
 
-    def _answer(self, done: Deferred[Any], success: bool, result: Any) -> None:
+    def _answer(self, done: Deferred[Any], result: Any) -> None:
         self._handed_over -= 1
-        if done.called:
-            return
-        if success:
-            done.callback(result)
-            return
-        if not result.check(DirectoryTrouble):
+        if isinstance(result, Failure) and not result.check(DirectoryTrouble):
             _log.failure("directory_crashed", result)
-            result = Failure(DirectoryTrouble(f"{result.type.__name__}"))
-        done.errback(result)
+            result = Failure(DirectoryTrouble(result.type.__name__))
+        if not done.called:
+            done.callback(result)
 
     def _failed(self, server: Server, failed: ServerFailed) -> None:
         metrics = self._metrics
@@ -269,19 +264,16 @@ class Directory:
             _log.error("directory_refused", server=server.uri if server else "", reason=reason)
 
     def _probe(self, server: Server) -> None:
-        self._probes.callInThreadWithCallback(partial(self._probe_ended, server), server.probe)
+        self._probes.put(partial(self._run_probe, server))
 
     def _probe_later(self, server: Server) -> None:
         if self._running:
             self._timers[server] = self._reactor.callLater(RETRY_SECONDS, self._probe, server)
 
-    def _probe_ended(self, server: Server, success: bool, result: Any) -> None:
-        self._reactor.callFromThread(self._probed, server, success, result)
-
-    def _probed(self, server: Server, success: bool, result: Any) -> None:
+    def _probed(self, server: Server, failure: Failure | None) -> None:
         if not self._running:
             return
-        if success:
+        if failure is None:
             server.trouble = ""
             since = self._down.pop(server, None)
             self._metrics.directory_servers_down.value = len(self._down)
@@ -289,17 +281,17 @@ class Directory:
                 seconds = round(self._reactor.seconds() - since, 3)
                 _log.warn("directory_recovered", server=server.uri, seconds=seconds)
             return
-        if not result.check(ServerFailed):
-            _log.failure("directory_crashed", result)
-            result = Failure(ServerFailed(result.type.__name__))
+        if not failure.check(ServerFailed):
+            _log.failure("directory_crashed", failure)
+            failure = Failure(ServerFailed(failure.type.__name__))
         again = server in self._down
-        self._failed(server, result.value)
+        self._failed(server, failure.value)
         if again:
             self._probe_later(server)
 
     def _tidy(self) -> None:
         for server in self._servers:
-            self._probes.callInThread(server.tidy)
+            self._probes.put(server.tidy)
         self._timers[None] = self._reactor.callLater(TIDY_SECONDS, self._tidy)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mtatwist.schema import Config
-from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
 from mtatwist.schema.directory_checks import check_directory
 from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
 from mtatwist.values.names import parse_next_hop, show_host_port

@@ -52,7 +52,10 @@ class Ldap:
         example='"(&(objectClass=groupOfNames)(member={dn}))"',
     )
     connections: int = key(
-        v.integer(1), 8, "How many searches and logins are under way at the directory at the same time."
+        v.integer(1),
+        4,
+        "How many searches and logins are under way at the directory at the same time. More than a few are of use only "
+        "where it is far away, or takes its time over passwords.",
     )
     connect_timeout: float = key(v.DURATION, "3s", "How long a connection to one of the directory's servers may take.")
     timeout: float = key(

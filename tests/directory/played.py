@@ -139,7 +139,7 @@ class Rig:
     def settle(self) -> None:
         """Run what the threads have handed over, until there is no more of it."""
         for pool in (self.directory._threads, self.directory._probes):
-            while (busy := pool._team.statistics()).busyWorkerCount or busy.backloggedWorkCount:
+            while pool.unfinished:
                 self.pump.drain()
         self.pump.drain()
 
