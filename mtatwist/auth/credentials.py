@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import LoginFailed
+from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from zope.interface import Attribute, implementer
 
 
@@ -46,5 +46,15 @@ class Login:
 class AuthUnavailable(LoginFailed):
     """Nobody can tell now whether this login is right: 454 4.7.0, and never a counted failure.
 
-    A wrong name or password is twisted.cred\'s UnauthorizedLogin, whatever is wrong with it.
+    A wrong name or password is twisted.cred\'s UnauthorizedLogin, whatever is wrong with it; see WrongPassword.
     """
+
+
+class WrongPassword(UnauthorizedLogin):
+    """There is such an account, and this is not its password. ``account`` is its name, as Account.name has it: so the
+    lockout counts what is tried under any of its names together. Nobody else is to learn that there is one.
+    """
+
+    def __init__(self, account: str) -> None:
+        super().__init__("wrong password")
+        self.account = account

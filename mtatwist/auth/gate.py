@@ -15,11 +15,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mtatwist.auth.client import Client, client, counted_name, counted_network
-from mtatwist.auth.credentials import AuthUnavailable, ILogin
+from mtatwist.auth.credentials import AuthUnavailable, ILogin, WrongPassword
 from mtatwist.auth.lockout import Kind, Lock, Lockout
+from mtatwist.auth.names import Names
 from mtatwist.auth.pace import LONGEST, Pace
 from mtatwist.auth.turns import Turns
 from mtatwist.store import lockouts
+from mtatwist.transaction import Account
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
@@ -31,6 +33,13 @@ UNDER_WAY = 4096
 
 TIDY_SECONDS = 30.0
 """Time between two looks for what the lockout may forget, while there is anything."""
+
+
+class _LockedOut(UnauthorizedLogin):
+    """The lockout forbids it."""
+
+    def __init__(self, by: Kind) -> None:
+        super().__init__(f"locked out ({by.value})")
 
 
 @implementer(ICredentialsChecker)
@@ -64,6 +73,7 @@ class Gate:
         self._now = now
         self._metrics = metrics
         self._pace = Pace(forgotten_after)
+        self._names = Names()
         self._turns = Turns(clock)
         self._under_way = 0
         self._restored = False
@@ -87,46 +97,68 @@ class Gate:
         finally:
             self._under_way -= 1
 
-    async def _judge(self, login: Any, who: Client, started: float) -> Any:
+    async def _judge(self, login: Any, given: Client, started: float) -> Any:
         await self._restore()
-        closed = await self._turn(who, started + LONGEST)
-        if closed is None:
-            try:
-                avatar = await self._ask(login, started + LONGEST)
-            except (UnauthorizedLogin, LoginDenied) as error:
-                counted = self._count(login, who)
-                why = f"{str(error) or 'wrong name or password'}{'' if counted else ', the same as before'}"
-            else:
-                self._welcome(who)
-                return avatar
-            finally:
-                self._turns.leave(_subjects(who))
-        else:
+        asked = True
+        try:
+            return await self._answer(login, given, started + LONGEST)
+        except _LockedOut as error:
             self._metrics.lockout_refused.value += 1
-            why = f"locked out ({closed.value})"
+            why, asked = str(error), False
+        except (UnauthorizedLogin, LoginDenied) as error:
+            why = str(error) or "wrong name or password"
         # Those who changed nothing go this way, too: the store's trouble must not tell them apart.
         await self._save()
         now = self._clock.seconds()
-        if closed is None:
+        if asked:
             self._pace.took(now - started, now)
-        left = started + self._pace.refused(who, now) - now
+        # By the name that was given: by the account's, the delay would tell which names it has.
+        left = started + self._pace.refused(given, now) - now
         if left > 0:
             await deferLater(self._clock, left)
         # Only the log gets to see the reason.
         raise UnauthorizedLogin(why)
 
-    async def _turn(self, who: Client, deadline: float) -> Kind | None:
-        """Wait until this password may be looked at; or what forbids it. Raises AuthUnavailable."""
+    async def _answer(self, login: Any, given: Client, deadline: float) -> Any:
+        """Raises _LockedOut, UnauthorizedLogin, LoginDenied; AuthUnavailable for everything else that is no avatar."""
+        who = given._replace(account=self._names.account(given.account))
+        await self._turn(who, deadline)
+        try:
+            try:
+                avatar = await self._ask(login, deadline)
+            except (UnauthorizedLogin, LoginDenied) as error:
+                owner = self._named(given, who, error.account if isinstance(error, WrongPassword) else "")
+                if not self._count(login, owner):
+                    raise UnauthorizedLogin(f"{str(error) or 'wrong name or password'}, the same as before") from None
+                raise
+            self._welcome(self._named(given, who, avatar.name if isinstance(avatar, Account) else ""))
+            return avatar
+        finally:
+            self._turns.leave(_subjects(who))
+
+    def _named(self, given: Client, who: Client, name: str) -> Client:
+        """Whose login it was, now that the checker has said so. Raises _LockedOut if we should not have asked."""
+        if not name:
+            return who
+        owner = given._replace(account=counted_name(name))
+        self._names.learn(given.account, owner.account)
+        closed = None if owner == who else self._lockout.closed(owner, self._now())
+        if closed is not None:
+            raise _LockedOut(closed)
+        return owner
+
+    async def _turn(self, who: Client, deadline: float) -> None:
+        """Wait until this password may be looked at. Raises _LockedOut, AuthUnavailable."""
         while True:
             now = self._now()
             self._lockout.sweep(now)
             closed = self._lockout.closed(who, now)
             if closed is not None:
-                return closed
+                raise _LockedOut(closed)
             blocked = self._turns.blocked(self._lockout.leeway(who, now))
             if blocked is None:
                 self._turns.take(_subjects(who))
-                return None
+                return
             try:
                 await self._turns.wait(blocked, max(deadline - self._clock.seconds(), 0))
             except Late:
@@ -232,7 +264,7 @@ class Gate:
         """End the locks of a user, of an address, or with both of that pair, and forget what was counted: the locks
         there were. Raises AuthUnavailable."""
         await self._restore()
-        name = counted_name(user) if user else ""
+        name = self._names.account(counted_name(user)) if user else ""
         network = counted_network(address.partition("/")[0]) if address else ""
         ended = self._lockout.unlock(name, network, self._now())
         await self._save()

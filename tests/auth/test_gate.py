@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from auth.gates import ELSEWHERE, HOME, REFUSED, UNAVAILABLE, Rig, guesses, outcome
-from twisted.cred.error import LoginDenied, UnhandledCredentials
+from auth.gates import ELSEWHERE, HOME, REFUSED, RIGHT, UNAVAILABLE, Rig, guesses, outcome
+from twisted.cred.error import LoginDenied, UnauthorizedLogin, UnhandledCredentials
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from mtatwist.auth import gate
-from mtatwist.auth.credentials import AuthUnavailable, Login
+from mtatwist.auth.credentials import AuthUnavailable, Login, WrongPassword
 from mtatwist.store.trouble import StoreBroken
+from mtatwist.transaction import Account
 
 
 @pytest.fixture
@@ -195,6 +196,62 @@ def test_an_address_is_known_for_thirty_days(rig: Rig) -> None:
     rig.clock.advance(30 * 86400 + 1)
     rig.guess(*guesses(5), peer=ELSEWHERE)
     assert rig.log_in() == REFUSED
+
+
+# Accounts with several names.
+
+
+def alice_has_two_names(login: Login) -> Any:
+    """As a directory that looks for users by name and by address."""
+    if login.user not in ("alice", "alice@example.org"):
+        raise UnauthorizedLogin
+    if login.secret != RIGHT:
+        raise WrongPassword("Alice")
+    return Account("Alice")
+
+
+ADDRESS = "alice@example.org"
+
+
+@pytest.fixture
+def two_names(rig: Rig) -> Rig:
+    rig.checker.answer = alice_has_two_names
+    return rig
+
+
+def test_what_is_tried_under_all_names_of_an_account_counts_together(two_names: Rig) -> None:
+    two_names.guess(*guesses(2))
+    two_names.guess(*guesses(3, 2), user=ADDRESS)
+    assert not two_names.asks()
+    assert not two_names.asks(user=ADDRESS)
+
+
+def test_a_name_that_was_not_known_to_be_a_locked_account_s_is_of_no_use(two_names: Rig) -> None:
+    two_names.guess(*guesses(5))
+    assert two_names.log_in(user=ADDRESS) == REFUSED
+    assert not two_names.asks(user=ADDRESS)
+    assert two_names.metrics.lockout_refused.value == 2
+    assert two_names.metrics.lockout_failures.value == 5
+
+
+def test_guessing_under_all_names_at_the_same_time_gains_nothing(two_names: Rig) -> None:
+    two_names.checker.seconds = lambda login: 0.1
+    results = [two_names.begin(f"guess {n}", user=("alice", ADDRESS)[n % 2]) for n in range(8)]
+    late = [two_names.begin(RIGHT, user=user) for user in ("alice", ADDRESS)]
+    two_names.clock.pump([0.01] * 1000)
+    assert all(results)
+    assert [result[0].type for result in late] == [UnauthorizedLogin] * 2
+
+
+def test_an_address_is_known_for_all_names(two_names: Rig) -> None:
+    two_names.log_in(user=ADDRESS)
+    two_names.guess(*guesses(5), peer=ELSEWHERE)
+    assert two_names.log_in(user="alice") == Account("Alice")
+
+
+def test_the_delay_does_not_tell_which_names_an_account_has(two_names: Rig) -> None:
+    two_names.guess(*guesses(3))
+    assert two_names.taken("guess 3", user=ADDRESS) == two_names.taken("guess 3", user="nobody") == pytest.approx(0.5)
 
 
 # Restarts, and the disk.

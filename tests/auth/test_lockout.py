@@ -15,6 +15,7 @@ from mtatwist.auth import tally
 from mtatwist.auth.client import FINGERPRINT_BYTES, NOWHERE, Client, client, counted_name, fingerprint
 from mtatwist.auth.known import KNOWN_SECONDS, KnownNetworks
 from mtatwist.auth.lockout import Kind, Lockout
+from mtatwist.auth.names import Names
 from mtatwist.auth.pace import LONGEST, LONGEST_DELAY, Pace
 from mtatwist.spool import schema
 from mtatwist.store import lockouts
@@ -377,6 +378,24 @@ def test_what_is_too_old_is_forgotten() -> None:
     networks.take_changes()
     networks.sweep(KNOWN_SECONDS)
     assert networks.take_changes() == ([], [CLIENTS[0]])
+
+
+# Names of accounts.
+
+
+def test_names_are_bounded_and_those_in_use_stay() -> None:
+    names = Names(limit=3)
+    for number in range(10):
+        names.learn(f"{number}@example.org", f"user{number}")
+        assert names.account("0@example.org") == "user0"
+    assert [names.account(f"{number}@example.org")[:4] for number in (0, 1, 8, 9)] == ["user", "1@ex", "user", "user"]
+
+
+def test_a_name_that_becomes_an_account_of_its_own_is_itself_again() -> None:
+    names = Names()
+    names.learn("sales", "alice")
+    names.learn("sales", "sales")
+    assert names.account("sales") == "sales"
 
 
 # The pace.
