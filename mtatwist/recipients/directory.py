@@ -29,8 +29,8 @@ FOUND_SECONDS = 300.0
 ABSENT_SECONDS = 60.0
 """How long it is remembered that it does not."""
 
-ENTRIES = 10_000
-"""Answers remembered of each of these two kinds, for each of the two questions."""
+REMEMBERED = 10_000
+"""Addresses remembered for each of these two times, and for each of the two questions; members of groups count, too."""
 
 UNDER_WAY = 1000
 """Questions at the same time; who would ask more is told at once that there is trouble."""
@@ -68,10 +68,8 @@ class _Question:
     """One kind of question: what is known of it, and what is being asked now."""
 
     def __init__(self, clock: IReactorTime) -> None:
-        self.found: Remembered[Name, tuple[str, ...]] = Remembered(entries=ENTRIES, seconds=FOUND_SECONDS, clock=clock)
-        self.absent: Remembered[Name, tuple[str, ...]] = Remembered(
-            entries=ENTRIES, seconds=ABSENT_SECONDS, clock=clock
-        )
+        self.found: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=FOUND_SECONDS, clock=clock)
+        self.absent: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=ABSENT_SECONDS, clock=clock)
         self.under_way: dict[Name, Shared[tuple[str, ...]]] = {}
 
 

@@ -48,32 +48,42 @@ class Shared(Generic[T]):
 
 
 class Remembered(Generic[K, T]):
-    """Answers, each for ``seconds``; of more than ``entries`` those go that were not asked for longest."""
+    """Lists of answers, each for ``seconds``; where they are more than ``limit`` in all, those go that nobody asked for
+    longest. An empty list counts as one."""
 
-    def __init__(self, *, entries: int, seconds: float, clock: IReactorTime) -> None:
-        self._entries = entries
+    def __init__(self, *, limit: int, seconds: float, clock: IReactorTime) -> None:
+        self._limit = limit
         self._seconds = seconds
         self._clock = clock
-        self._known: OrderedDict[K, tuple[float, T]] = OrderedDict()
+        self._known: OrderedDict[K, tuple[float, tuple[T, ...]]] = OrderedDict()
+        self._weight = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, key: K) -> T | None:
+    def get(self, key: K) -> tuple[T, ...] | None:
         """What is remembered, or None."""
         entry = self._known.get(key)
         if entry is None:
             return None
         until, value = entry
         if self._clock.seconds() >= until:
-            del self._known[key]
+            self._forget(key)
             return None
         self._known.move_to_end(key)
         return value
 
-    def put(self, key: K, value: T) -> None:
-        """Remember it from now on."""
+    def put(self, key: K, value: tuple[T, ...]) -> None:
+        """Remember it from now on, if it is not too much by itself."""
+        if key in self._known:
+            self._forget(key)
+        if len(value) > self._limit:
+            return
         self._known[key] = self._clock.seconds() + self._seconds, value
-        self._known.move_to_end(key)
-        if len(self._known) > self._entries:
-            self._known.popitem(last=False)
+        self._weight += max(1, len(value))
+        while self._weight > self._limit:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, key: K) -> None:
+        _, value = self._known.pop(key)
+        self._weight -= max(1, len(value))
