@@ -116,7 +116,7 @@ class Connection(smtp.ESMTP):
 
     def _begin_handshake(self) -> None:
         """From now on it is the peer's turn."""
-        self._handshake = Handshake(self.session, self._metrics)
+        self._handshake = Handshake(self.session, self._metrics, implicit=self._implicit_tls)
         self.setTimeout(self._timeouts.handshake)
 
     def handshakeCompleted(self) -> None:

@@ -20,9 +20,11 @@ _log = Logger()
 class Handshake:
     """One that is under way."""
 
-    def __init__(self, session: Session, metrics: Instruments) -> None:
+    def __init__(self, session: Session, metrics: Instruments, *, implicit: bool) -> None:
+        """``implicit``: the session begins with it."""
         self._session = session
         self._metrics = metrics
+        self._implicit = implicit
 
     def completed(self, connection: Any) -> None:
         """Note what was agreed on. ``connection``: OpenSSL's."""
@@ -45,7 +47,7 @@ class Handshake:
     def late(self, connection: Any) -> None:
         """Its time is over."""
         self._metrics.tls_slow.value += 1
-        self._failed(why_slow(connection))
+        self._failed(why_slow(connection, implicit=self._implicit))
 
     def _failed(self, why: str) -> None:
         self._metrics.tls_failures.value += 1

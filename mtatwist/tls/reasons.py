@@ -39,7 +39,8 @@ _ALERTS = {
 
 _BEFORE = b"before SSL initialization"
 
-SILENT = "the client has said nothing: it may be waiting for a greeting in clear, on a port that begins with TLS"
+SILENT = "the client has not begun: it may be waiting for a greeting in clear, on a port that begins with TLS"
+RELUCTANT = "the client has not begun the handshake that it asked for"
 SLOW = "the handshake has taken longer than timeouts.handshake"
 GONE = "the client closed the connection"
 
@@ -54,9 +55,11 @@ def why_failed(error: BaseException | None) -> str:
     return str(error) or type(error).__name__
 
 
-def why_slow(connection: Any) -> str:
-    """``connection``: the OpenSSL connection whose time is over."""
-    return SILENT if connection is not None and connection.get_state_string() == _BEFORE else SLOW
+def why_slow(connection: Any, *, implicit: bool) -> str:
+    """``connection``: the OpenSSL connection whose time is over; ``implicit``: whether there was no STARTTLS."""
+    if connection is not None and connection.get_state_string() == _BEFORE:
+        return SILENT if implicit else RELUCTANT
+    return SLOW
 
 
 def _in_words(reason: str) -> str:
