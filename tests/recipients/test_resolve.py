@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from recipients.rig import SEARCHES, Entry, FakeDirectory, Rig, forwarding, user
 from twisted.logger import capturedLogs
 
+from mtatwist.recipients.directory import UNDER_WAY
 from mtatwist.recipients.resolve import AT_ONCE, CANNOT_TELL, DEPTH, LOOP, PATIENCE, TOO_LARGE, UNKNOWN
 from mtatwist.smtp.reply import Reply
 
@@ -374,6 +375,31 @@ def test_one_question_at_a_time_for_each_address() -> None:
         directory.speak()
     assert [len(each) for each in answers] == [1] * 5
     assert len(directory.asked) == 2
+
+
+def test_a_flood_of_guesses_has_a_bound() -> None:
+    directory = FakeDirectory()
+    directory.silent = True
+    rig = Rig(directory=directory)
+    answers = [rig.begin(f"guess{number}@here.test") for number in range(UNDER_WAY + 1)]
+    assert [len(each) for each in answers] == [0] * UNDER_WAY + [1]
+    assert answers[-1] == [CANNOT_TELL]
+    assert len(directory.asked) == UNDER_WAY
+    while directory.waiting:
+        directory.speak()
+    assert all(each == [UNKNOWN] for each in answers[:-1])
+    assert rig.begin("one.more@here.test") == []
+
+
+def test_trouble_in_the_middle_of_a_group_is_trouble_of_all() -> None:
+    """Nobody is left out because of a bad moment."""
+    directory = FakeDirectory({**user("ann@here.test"), **user("bob@here.test")})
+    rig = Rig(aliases="team: ann, bob", directory=directory)
+    assert rig.get("ann@here.test") == ["ann@here.test"]
+    directory.trouble = True
+    assert rig.begin("team@here.test") == [CANNOT_TELL]
+    directory.trouble = False
+    assert rig.get("team@here.test") == ["ann@here.test", "bob@here.test"]
 
 
 def test_a_large_group_does_not_take_the_directory_for_itself() -> None:
