@@ -7,16 +7,21 @@ import re
 import textwrap
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
-from zope.interface.verify import verifyClass
+from twisted.cred.error import UnauthorizedLogin
+from zope.interface.verify import verifyClass, verifyObject
 
 from mtatwist import interfaces, schema, validators
+from mtatwist.auth import mechanisms
+from mtatwist.auth.credentials import AuthUnavailable, Login
+from mtatwist.auth.mechanisms import BadResponse, IMechanism
 from mtatwist.config import load
 from mtatwist.envelope import Delivered, Envelope, Message, Recipient
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.smtp.address import Address
-from mtatwist.transaction import Session, Transaction
+from mtatwist.transaction import Account, Session, Transaction
 from mtatwist.validators.chain import Chain
 
 SKELETONS = Path(__file__).parent.parent / "docs" / "skeletons"
@@ -45,6 +50,41 @@ def test_validator() -> None:
     assert getattr(refused, "code", None) == 550
     assert chain.mail(Transaction(session, Address("me", "example.org"))) is None
     assert chain.rcpt(Transaction(session), Recipient(0, "you@example.org", "example.org")) is None
+
+
+def test_mechanism() -> None:
+    mechanism = skeleton("mechanism").Xoauth2()
+    assert verifyObject(IMechanism, mechanism)
+    with pytest.raises(BadResponse):
+        mechanism.setResponse(b"alice")
+    mechanism.setResponse(b"user=Alice\x01auth=Bearer abc\x01\x01")
+    assert mechanism.login("192.0.2.1", "1") == Login("alice", "abc", "192.0.2.1", "1")
+
+
+def test_checker() -> None:
+    async def ask(name: str, password: str) -> list[str] | None:
+        if name == "nobody":
+            raise OSError("away")
+        return ["alice@example.org"] if password == "secret" else None
+
+    checker = skeleton("checker").AskSomebody(ask)
+    ends: list[Any] = []
+    for login in (Login("alice", "secret"), Login("alice", "wrong"), Login("nobody", "secret")):
+        checker.requestAvatarId(login).addBoth(ends.append)
+    assert ends[0] == Account("alice", frozenset({"alice@example.org"}))
+    assert [failure.type for failure in ends[1:]] == [UnauthorizedLogin, AuthUnavailable]
+
+
+def test_the_configuration_of_submission(tmp_path: Path) -> None:
+    page = (SKELETONS.parent / "submission.rst").read_text("utf-8")
+    (example,) = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
+    file = tmp_path / "submission.toml"
+    file.write_text(textwrap.dedent(example))
+    assert not load(str(file)).warnings
+
+
+def test_the_configuration_knows_the_mechanisms_there_are() -> None:
+    assert schema.Auth().mechanisms == tuple(mechanisms.REGISTRY)
 
 
 def test_the_configuration_knows_the_validators_there_are() -> None:

@@ -79,6 +79,8 @@ class LoginConnection(ContentConnection):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Whoever was about to log in won't."""
         self._closing = True
+        if self.mode == smtp.AUTH:
+            self._metrics.auth_aborted.value += 1
         if self._attempt is not None:
             self._metrics.auth_aborted.value += 1
             self._attempt.abandon()
@@ -199,6 +201,8 @@ class LoginConnection(ContentConnection):
                 self._metrics.auth_crashes.value += 1
                 _log.failure("checker_crashed", result, **facts)
             self._reject(UNAVAILABLE)
+        if self._stopping:
+            self._end(reply.SHUTDOWN)
 
     def _log_out(self) -> None:
         """Nobody is logged in, and nobody judges transactions."""

@@ -155,6 +155,25 @@ def test_a_login_that_is_right_as_the_session_is_cut() -> None:
     assert portals.logged_out == 1
 
 
+def test_a_server_that_stops_lets_a_login_end_first() -> None:
+    """And then it needs no grace: nothing has begun."""
+    portals = Portals()
+    client = Client(portals)
+    client.say(ALICE)
+    client.protocol.shut_down(now=False)
+    assert client.heard() == ""
+    portals.succeed()
+    assert [line[:9] for line in client.heard().splitlines()] == ["235 2.7.0", "421 4.3.2"]
+
+
+@pytest.mark.parametrize("lines", [["AUTH LOGIN"], ["AUTH PLAIN"], ["AUTH LOGIN YWxpY2U="], [ALICE]])
+def test_a_client_that_goes_in_the_middle_has_aborted(lines: list[str]) -> None:
+    client = Client(checker="never answers")
+    client.say(*lines)
+    client.hang_up()
+    assert client.protocol._metrics.auth_aborted.value == 1
+
+
 def test_logging_out_with_the_session() -> None:
     portals = Portals()
     client = Client(portals)
