@@ -138,11 +138,11 @@ class Gate:
 
     def _named(self, given: Client, who: Client, name: str) -> Client:
         """Whose login it was, now that the checker has said so. Raises _LockedOut if we should not have asked."""
-        if not name:
-            return who
-        owner = given._replace(account=counted_name(name))
-        self._names.learn(given.account, owner.account)
-        closed = None if owner == who else self._lockout.closed(owner, self._now())
+        owner = given._replace(account=counted_name(name)) if name else who
+        if name:
+            self._names.learn(given.account, owner.account)
+        # Under other names of the account there may have been more at the same time.
+        closed = self._lockout.closed(owner, self._now())
         if closed is not None:
             raise _LockedOut(closed)
         return owner
@@ -235,6 +235,8 @@ class Gate:
             raise AuthUnavailable("the lockout can't be kept") from error
 
     def _save_soon(self) -> None:
+        if not self._lockout.changed:
+            return
         # The store has said what was wrong, and the changes are tried again with the next ones.
         Deferred.fromCoroutine(self._save()).addErrback(lambda failure: failure.trap(AuthUnavailable))
 
@@ -251,7 +253,7 @@ class Gate:
             self._save_soon()
         except Exception:
             _log.failure("lockout_tidy_failed")
-            self._watch()
+        self._watch()
 
     # For whoever administers the server.
 

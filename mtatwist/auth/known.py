@@ -59,6 +59,11 @@ class KnownNetworks:
             self._put(client, min(at, now))
             self._saved[client] = min(at, now)
 
+    @property
+    def changed(self) -> bool:
+        """Is there something to be saved?"""
+        return bool(self._changed)
+
     def take_changes(self) -> tuple[list[Known], list[Client]]:
         """What is known since the last time, and what is no more."""
         known, strange = [], []

@@ -166,6 +166,11 @@ class Lockout:
         self._known.restore(saved.known, now)
         self._changed.clear()
 
+    @property
+    def changed(self) -> bool:
+        """Is there something to be saved?"""
+        return bool(self._changed) or self._known.changed
+
     def take_changes(self) -> Changes:
         """What is different since the last time."""
         rows = {subject: self._table(subject).row(subject) for subject in self._changed}

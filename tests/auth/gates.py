@@ -31,12 +31,16 @@ class Store:
     def __init__(self) -> None:
         self._connection = apsw.Connection(":memory:")
         schema.migrate(self._connection)
+        # With one made at random, one run in some thousand would take a guess for a repetition.
+        self._connection.execute("INSERT INTO lockout_key VALUES (?)", (bytes(32),))
         self.trouble: Exception | None = None
         self.held = False
+        self.jobs = 0
         self._waiting: list[Callable[[], None]] = []
 
     def submit(self, job: Any, payload: Any) -> Deferred[Any]:
         """See Writer."""
+        self.jobs += 1
         done: Deferred[Any] = Deferred()
         if self.held:
             self._waiting.append(lambda: self._do(job, payload, done))

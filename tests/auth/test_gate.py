@@ -342,6 +342,13 @@ def test_the_disk_forgets_what_is_over(rig: Rig) -> None:
     assert rig.clock.getDelayedCalls() == []
 
 
+def test_a_login_that_changes_nothing_costs_no_write(rig: Rig) -> None:
+    rig.log_in()
+    before = rig.store.jobs
+    rig.log_in()
+    assert rig.store.jobs == before
+
+
 # Trouble is nobody's failure.
 
 
