@@ -6,9 +6,9 @@ What is there is never changed, and the fields stand above all others: the messa
 from __future__ import annotations
 
 import secrets
-from email.utils import formatdate
 from typing import TYPE_CHECKING
 
+from mtatwist.receive.received import date_time
 from mtatwist.smtp.address import NULL, AddressError
 from mtatwist.smtp.header import MAX_HEADER, field_values, header_end
 from mtatwist.smtp.originators import mailboxes
@@ -57,7 +57,7 @@ class Fixups:
     def _lacking(self, header: bytes) -> bytes:
         fields = []
         if not field_values(header, b"Date"):
-            fields.append(f"Date: {formatdate(self._at, localtime=True)}\r\n")
+            fields.append(f"Date: {date_time(int(self._at))}\r\n")
         if not field_values(header, b"Message-ID"):
             fields.append(f"Message-ID: <{secrets.token_hex(16)}@{self._hostname}>\r\n")
         if self._lacks_sender(header):

@@ -31,7 +31,7 @@ def received_field(
     clause = f"\r\n\tfor <{sole_recipient}>;" if sole_recipient else ";"
     return (
         f"{_from(session.helo, session.peer, session.tls)}{_authenticated(user)}\r\n\tby {by} with {protocol}"
-        f" id {id}{clause}\r\n\t{_date(int(at))}\r\n"
+        f" id {id}{clause}\r\n\t{date_time(int(at))}\r\n"
     ).encode()
 
 
@@ -57,5 +57,6 @@ def _from(helo: str, peer: str, tls: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _date(second: int) -> str:
+def date_time(second: int) -> str:
+    """A moment of the machine's time as fields have it (RFC 5322 §3.3)."""
     return formatdate(second, localtime=True)

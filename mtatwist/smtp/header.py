@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+
+_VALUE = re.compile(rb"[ \t]*:(.*(?:\n[ \t].*)*)")
 
 MAX_HEADER = 65_536
 """Octets of a message that are looked at when searching its header section."""
@@ -27,9 +30,25 @@ def field_values(header: bytes, name: bytes) -> list[bytes]:
 
     Space before the colon (§4.5) and line ends that are none (a bare CR or LF) count, too: some readers go by them.
     """
-    lines = header.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    found = re.findall(rb"(?im)^" + re.escape(name) + rb"[ \t]*:(.*(?:\n[ \t].*)*)", lines)
-    return [value.replace(b"\n", b"") for value in found]
+    lines, lowered = _lines(header)
+    start = b"\n" + name.lower()
+    found = []
+    # Many times as quick as one expression that looks at every line.
+    at = lowered.find(start)
+    while at >= 0:
+        at += len(start)
+        match = _VALUE.match(lines, at)
+        if match is not None:
+            found.append(match[1].replace(b"\n", b""))
+        at = lowered.find(start, at)
+    return found
+
+
+@lru_cache(maxsize=2)
+def _lines(header: bytes) -> tuple[bytes, bytes]:
+    """A line feed before each line, and the same in lower case. Of one message, several fields are looked at."""
+    lines = b"\n" + header.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return lines, lines.lower()
 
 
 def without_field(header: bytes, name: bytes) -> bytes:
