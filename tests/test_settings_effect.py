@@ -502,7 +502,7 @@ EFFECTS: dict[str, Effect | str] = {
     "health.queue_limit": Effect(watching.ready_with_three, {"1": 503, "5": 200}, watching.SETTINGS),
     "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
     "spool.ballast": "tests/integration/test_disk_faults.py::test_a_full_disk_drains_on_its_ballast",
-    "auth.backend": "tests/integration/test_login.py::test_swaks",
+    "auth.backend": "tests/integration/test_login_faults.py::test_each_backend_lets_its_own_users_in",
     "auth.file": "tests/integration/test_password_file.py::test_users_come_and_go_without_a_restart",
     "auth.mechanisms": Effect(reply(ALICE), {'["PLAIN", "LOGIN"]': 235, '["LOGIN"]': 504}, SUBMISSION),
     "auth.require_tls": Effect(reply(ALICE), {"true": 538, "false": 235}, {"listen.role": '"submission"'}),
