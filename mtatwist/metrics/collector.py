@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -190,6 +191,8 @@ def _failed(error: Exception) -> PushFailed:
         return PushFailed(f"tls {words}", f"TLS failed: {words}", setting="metrics.ca_file")
     if kind in ("VerificationError", "CertificateError"):
         return PushFailed("tls name", "TLS failed: the certificate is for another name", setting="metrics.endpoint")
+    if isinstance(cause, CancelledError | ConnectionAborted):
+        return PushFailed("cut", "it said too much, or was given up")
     return PushFailed(kind, str(cause) or kind)
 
 

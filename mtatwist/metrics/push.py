@@ -61,6 +61,7 @@ class PushLoop(Service):
         self._failures = 0
         self._since = 0.0
         self._rejected = False
+        self._given_up = False
 
     def startService(self) -> None:
         """Begin at some moment of the first interval: servers that start together don't push together."""
@@ -74,8 +75,10 @@ class PushLoop(Service):
         if timer is not None:
             timer.cancel()
         if self._under_way is not None:
-            # It does not say how it ended.
+            # That it ends now is not the collector's fault.
+            self._given_up = True
             self._under_way.cancel()
+            self._given_up = False
         return Deferred.fromCoroutine(self._last())
 
     async def _last(self) -> None:
@@ -137,6 +140,8 @@ class PushLoop(Service):
         return 0.0
 
     def _failed(self, failed: PushFailed) -> None:
+        if self._given_up:
+            return
         self._metrics.push_failures.value += 1
         if not self._failures:
             self._since = self._clock.seconds()
