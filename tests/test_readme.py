@@ -126,7 +126,7 @@ def installed(checkout: Path) -> Iterator[Path]:
 
 
 def test_every_marked_block_is_found() -> None:
-    assert len(BLOCKS) == README.count(".. runs: ") == 7
+    assert len(BLOCKS) == README.count(".. runs: ") == 8
 
 
 def test_running_is_one_command() -> None:
@@ -158,6 +158,14 @@ def test_the_dialogue_ends_well(installed: Path) -> None:
     lines = sh(installed, BLOCKS["swaks"]).splitlines()
     dot = next(number for number, line in enumerate(lines) if line.strip() == "-> .")
     assert lines[dot + 1].lstrip().startswith("<-  250 2.")
+
+
+def test_a_user_is_added_and_sends(installed: Path) -> None:
+    said = sh(installed, BLOCKS["submission"])
+    assert "<~  235 2.7.0" in said
+    lines = said.splitlines()
+    dot = next(number for number, line in enumerate(lines) if line.strip() == "~> .")
+    assert lines[dot + 1].startswith("<~  250 2.")
 
 
 def test_the_example_configuration_is_right(installed: Path) -> None:
