@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from zope.interface.verify import verifyObject
 
 from mtatwist.auth.credentials import AuthUnavailable, Login
 from mtatwist.auth.ldap import ADDRESSES, GROUPS, LdapChecker
+from mtatwist.config import load
 from mtatwist.directory.connection import Entry
 from mtatwist.interfaces import DirectoryTrouble, IDirectory
 from mtatwist.transaction import Account
@@ -276,3 +280,19 @@ def test_no_name_changes_the_filter(user: str) -> None:
     assert len(read) == 2
     # A presence test or a substring match would have no such value.
     assert set(read[1]) == {"attr", "value"}
+
+
+def test_the_manuals_examples(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ldap.rst").read_text("utf-8")
+    whole, groups, other = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    whole = textwrap.dedent(whole).replace("/run/secrets/ldap", str(secret))
+    before, _, _ = whole.partition("base_dn")
+    filters = [line for line in textwrap.dedent(groups).splitlines() if line.startswith("group_filter")]
+    file = tmp_path / "mta.toml"
+    listen = '[[listen]]\nendpoint = "tcp:25"\n'
+    for text in (*(whole + each for each in ("", *filters)), before.partition("uris")[0] + textwrap.dedent(other)):
+        file.write_text(f"{listen}{text}\n")
+        assert not load(file).warnings
+    assert len(filters) == 3
