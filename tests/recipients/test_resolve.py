@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from ldap3.operation.search import MATCH_EQUAL, parse_filter
 from recipients.rig import SEARCHES, Entry, FakeDirectory, Rig, forwarding, user
 from twisted.logger import capturedLogs
 
 from mtatwist.recipients.directory import UNDER_WAY
 from mtatwist.recipients.resolve import AT_ONCE, CANNOT_TELL, DEPTH, LOOP, PATIENCE, TOO_LARGE, UNKNOWN
+from mtatwist.smtp.address import Address, AddressError, parse_path
 from mtatwist.smtp.reply import Reply
 
 
@@ -375,6 +377,29 @@ def test_one_question_at_a_time_for_each_address() -> None:
         directory.speak()
     assert [len(each) for each in answers] == [1] * 5
     assert len(directory.asked) == 2
+
+
+LOCAL_PARTS = st.text(alphabet='ab+@ "\\\\*(){}|/:é\u0301\u2028', min_size=1, max_size=12) | st.text(
+    min_size=1, max_size=12
+)
+
+
+@given(LOCAL_PARTS.filter(lambda local: not any(character < " " or character == "\x7f" for character in local)))
+@example("Postmaster")
+@example("{address}")
+def test_any_address_gets_an_answer(local: str) -> None:
+    """Whatever stands in quotes: nothing is raised, and no filter has more parts than it should."""
+    directory = FakeDirectory()
+    rig = Rig(aliases="ab: ba", listed="aa", directory=directory)
+    address = str(Address(local, "here.test"))
+    try:
+        parse_path(address)
+    except AddressError:
+        return
+    (answer,) = rig.begin(address)
+    assert isinstance(answer, list) or answer is UNKNOWN
+    for filter in directory.asked:
+        assert parse_filter(filter, None, False, None, None, False).elements[0].tag == MATCH_EQUAL  # type: ignore[no-untyped-call]
 
 
 def test_a_flood_of_guesses_has_a_bound() -> None:
