@@ -127,7 +127,7 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "control.token.role": ('"admin"', "admin"),
     "control.token.sha256": (f'"{"AB" * 32}"', "ab" * 32),
     "metrics.endpoint": ('"http://127.0.0.1:4318/v1/metrics"', "http://127.0.0.1:4318/v1/metrics"),
-    "metrics.api_key": ('"file:api.key"', Secret("from a file")),
+    "metrics.api_key": ('"file:api.key"', Secret("from-a-file")),
     "metrics.interval": ('"1m"', 60.0),
     "metrics.ca_file": ('"ca.pem"', "{here}/ca.pem"),
     "metrics.attributes": ('["a.b=c=d"]', ("a.b=c=d",)),
@@ -231,7 +231,7 @@ def test_the_table_covers_every_key() -> None:
 def test_setting(path: str, tmp_path: Path) -> None:
     """Writing the key changes the value, and nothing is said about it but that it may have no effect."""
     text, expected = SETTINGS[path]
-    (tmp_path / "api.key").write_text("from a file\n")
+    (tmp_path / "api.key").write_text("from-a-file\n")
     if isinstance(expected, str):
         expected = expected.replace("{here}", str(tmp_path))
     environ = {"PASSWORD": "from the environment"}
@@ -525,6 +525,9 @@ def test_literal_secret(tmp_path: Path) -> None:
             written({}) + '[[route]]\ndomain = "example.org"\ntransport = "smtp"\nnext_hop = "mx"\n',
             "route[1] is never used: route[0]",
         ),
+        (written({"metrics.api_key": '"a"'}), "metrics.api_key has no effect without"),
+        (written({"metrics.endpoint": '"http://127.0.0.1:4318"'}), "metrics.endpoint has no path"),
+        (written({"metrics.endpoint": '"http://a.test/v1/metrics"', "metrics.api_key": '"a"'}), "goes in clear"),
     ],
 )
 def test_warning(text: str, words: str, tmp_path: Path) -> None:

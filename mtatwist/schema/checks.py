@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mtatwist.schema import Config
 from mtatwist.schema.directory_checks import check_directory
+from mtatwist.schema.watching_checks import check_health, check_metrics
 from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
 from mtatwist.values.names import parse_next_hop, show_host_port
 from mtatwist.values.numbers import show_duration
@@ -187,6 +188,8 @@ CHECKS: Sequence[Callable[[Config, Report], None]] = (
     _check_routes,
     _check_validators,
     _check_dns,
+    check_metrics,
+    check_health,
     _check_lockout,
     check_directory,
 )
