@@ -18,13 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import backlog
+import logins
 import refusals
 from contestants import Mtatwist, Peer
 from measures import MEASURES, Measure
 from rigs.loadpair import SmtpSink
 from rigs.postfix import Postfix
 
-NAMES = (*MEASURES, "backlog", "refusals")
+NAMES = (*MEASURES, "backlog", "logins", "refusals")
 
 
 def arguments() -> argparse.Namespace:
@@ -61,8 +62,15 @@ def main() -> int:
         if "refusals" in chosen.measures:
             rounds = max(10, int(refusals.ROUNDS * chosen.factor))
             missed += not refusals.report(refusals.measure(directory, rounds))
-            if chosen.measures == ["refusals"]:
-                return missed
+        if "logins" in chosen.measures:
+            rate, loop = logins.compare(directory, runs=chosen.runs, factor=chosen.factor)
+            verdict = "ok" if rate / loop >= logins.TARGET else "MISSED"
+            missed += verdict == "MISSED"
+            row("", "mtatwist", "ldap3 loop", "ratio", "target", "")
+            cells = (f"{rate:.0f}/s", f"{loop:.0f}/s", f"{rate / loop:.2f}", str(logins.TARGET), verdict)
+            row("50 parallel logins at slapd", *cells)
+        if not {*MEASURES, "backlog"} & {*chosen.measures}:
+            return missed
         sink = stack.enter_context(SmtpSink(directory))
         profile = [f"--profile={chosen.profile}", "--profiler=cprofile", "--savestats"] if chosen.profile else []
         ours = Mtatwist(directory, sink.port, profile)
