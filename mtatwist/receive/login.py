@@ -184,19 +184,19 @@ class LoginConnection(ContentConnection):
             self._cbAuthenticated(result)
             session.account = claimant.account or Account(who)
             self._metrics.auth_succeeded.value += 1
-            _log.info("login", user=session.user, tls=session.tls, **facts)
+            _log.info("login", **facts, user=session.user, tls=session.tls)
             self.answer(LOGGED_IN)
         elif result.check(UnauthorizedLogin, LoginDenied):
             self._metrics.auth_refused.value += 1
             self._failed_logins += 1
-            _log.info("login_refused", user=who, reason=result.getErrorMessage()[:LOGGED], tls=session.tls, **facts)
+            _log.info("login_refused", **facts, user=who, tls=session.tls, reason=result.getErrorMessage()[:LOGGED])
             self._reject(WRONG)
             if self._failed_logins >= self._logins.failures:
                 self._end(TOO_MANY_FAILURES)
         else:
             self._metrics.auth_unavailable.value += 1
             if result.check(AuthUnavailable):
-                _log.warn("login_unavailable", user=who, reason=result.getErrorMessage()[:LOGGED], **facts)
+                _log.warn("login_unavailable", **facts, user=who, reason=result.getErrorMessage()[:LOGGED])
             else:
                 self._metrics.auth_crashes.value += 1
                 _log.failure("checker_crashed", result, **facts)
