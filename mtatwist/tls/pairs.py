@@ -27,11 +27,13 @@ class _Slot:
 
 @dataclass(slots=True)
 class Changes:
-    """What a look at the files has brought. ``contexts``: for new sessions from now on, None for the old ones."""
+    """What a look at the files has brought. ``contexts``: for new sessions from now on, None for the old ones;
+    ``unreadable``: what has been read, but could not be read again."""
 
     contexts: Contexts | None = None
     loaded: list[KeyPair] = field(default_factory=list)
     refused: list[CertificateError] = field(default_factory=list)
+    unreadable: list[CertificateError] = field(default_factory=list)
 
 
 class Pairs:
@@ -53,6 +55,7 @@ class Pairs:
         self._prepare = prepare
         self._made_at = 0.0
         self._unprepared = ""
+        self._has_looked = False
 
     @property
     def in_force(self) -> list[KeyPair]:
@@ -78,6 +81,7 @@ class Pairs:
             stamp = self._stamp(slot.files)
             if stamp == slot.stamp:
                 slot.refused = None
+                self._try_to_open(slot.files, changes)
                 continue
             try:
                 pair = read(slot.files)
@@ -90,9 +94,20 @@ class Pairs:
                 changes.loaded.append(pair)
             slot.pair, slot.stamp, slot.refused = pair, stamp, None
             changed = True
+        self._has_looked = True
         if changed or self._seconds() - self._made_at >= TICKET_SECONDS:
             changes.contexts = self._contexts()
         return changes
+
+    def _try_to_open(self, files: Files, changes: Changes) -> None:
+        """Once: a process that gave its privileges away should not find out at the first renewal."""
+        if self._has_looked:
+            return
+        for key, path in ((files.certificate_key, files.certificate), (files.private_key_key, files.private_key)):
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            except OSError as error:
+                changes.unreadable.append(CertificateError(key, f"{path}: {error.strerror}", forbidden=True))
 
     def _try_to_prepare(self, changes: Changes) -> None:
         if self._prepare is None:

@@ -105,6 +105,8 @@ class CertificateWatch(Service):
         for error in changes.refused:
             self._metrics.tls_reloads_failed.value += 1
             _log.error("certificate_refused", key=error.key, reason=_why_kept(error))
+        for error in changes.unreadable:
+            _log.warn("certificate_unreadable", key=error.key, reason=_why_kept(error))
         self._metrics.tls_reloads.value += len(changes.loaded)
         self._tell(changes.loaded)
         if asked and not changes.loaded and not changes.refused:

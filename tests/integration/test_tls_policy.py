@@ -440,6 +440,14 @@ def test_a_broken_pair_on_disk_is_told_of_once(make_mta: MakeMta, made: Authorit
         assert len(events(mta, "certificate_refused")) == 1
 
 
+def test_a_server_without_tls_survives_sighup(make_mta: MakeMta) -> None:
+    with make_mta(relaying_to(9)) as mta:
+        mta.process.signal(signal.SIGHUP)
+        wait_until(lambda: events(mta, "reload"), 20, "it is told")
+        with Client(mta.address()) as client:
+            client.ehlo()
+
+
 def explained() -> set[str]:
     """The findings that docs/tls.rst has a word about."""
     _, _, section = DOCS.read_text().partition("What a scanner says\n")

@@ -12,8 +12,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from rigs import certificates
+from tls.handshakes import Visitor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from mtatwist.config import load
+from mtatwist.metrics.instruments import Instruments
 from mtatwist.tls import selfsigned
+from mtatwist.tls.keypair import CertificateError
+from mtatwist.wiring import tls as wiring
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -120,3 +129,38 @@ def test_what_a_crash_left_does_not_matter(made: Made) -> None:
     assert made.ensure(after=500 * DAY)
     assert not left.exists()
     assert made.certificate.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_set_up_without_a_file_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made when the server starts, not before; the same at the next start; replaced while it runs."""
+    monkeypatch.setattr(wiring, "_in_thread", lambda reactor, work, **arguments: maybeDeferred(work, **arguments))
+    config = load(None, data_dir=str(tmp_path / "data"))
+    clock = Clock()
+    later = [0.0]
+    serials = []
+    for begins in (0, 1, 380):
+        watch = wiring.make_tls(config, clock, Instruments(), wall=lambda: NOW.timestamp() + later[0])
+        assert watch is not None
+        if not begins:
+            assert not (tmp_path / "data").exists()
+        watch.load()
+        watch.startService()
+        if begins == 380:
+            later[0] = 380 * DAY.total_seconds()
+            clock.advance(30)
+        factory = TLSMemoryBIOFactory(watch.server, False, Factory.forProtocol(Protocol), clock)
+        visitor = Visitor(factory, name="localhost").shake_hands()
+        assert visitor.saw == "localhost"
+        certificate = visitor.connection.get_peer_certificate(as_cryptography=True)
+        assert certificate is not None
+        serials.append(certificate.serial_number)
+        watch.stopService()
+    assert serials[0] == serials[1] != serials[2]
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    watch = wiring.make_tls(load(None, data_dir=str(tmp_path / "data")), Clock(), Instruments(), wall=NOW.timestamp)
+    assert watch is not None
+    with pytest.raises(CertificateError, match=r"tls\.certificate: .*localhost\.pem can't be made: "):
+        watch.load()

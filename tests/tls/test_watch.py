@@ -128,6 +128,21 @@ def test_a_key_we_may_not_read_any_more(watched: Watched, monkeypatch: pytest.Mo
     assert watched.seen() == "mta.test"
 
 
+def test_files_that_can_be_read_no_more_are_told_of_soon_and_once(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have not changed, but the process that read them was root's."""
+
+    def locked(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(pairs.os, "open", locked)
+    watched.pass_time(5 * INTERVAL)
+    assert [event["key"][9:] for event in watched.said("certificate_unreadable")] == ["certificate", "private_key"]
+    assert "restart after each renewal" in watched.said("certificate_unreadable")[1]["reason"]
+    assert watched.metrics.tls_reloads_failed.value == 0
+
+
 def test_a_broken_pair_does_not_keep_the_others_from_being_renewed(tmp_path: Path) -> None:
     watched = Watched(tmp_path, "one.test", "two.test", "three.test")
     watched.issue("one.test", host="new.one.test")
