@@ -26,10 +26,9 @@ from rigs.mta import Mta, relaying_to
 from rigs.processes import wait_until
 from rigs.slapd import PASSWORD, SERVICE_DN, Slapd, user_dn
 
-MakeMta = Callable[..., Mta]
-
 WRONG = "535 5.7.8 Authentication credentials invalid"
 LATER = "454 4.7.0"
+USERS = {"user1": "pw1", "user2": "pw2", "zoë": PASSWORD}
 LOG_LINE = 4096
 """Octets of an event, whatever a name was."""
 
@@ -43,7 +42,7 @@ def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
 class Rig:
     """A server with a backend, and two listeners for the users of it."""
 
-    def __init__(self, backend: str, make_mta: MakeMta, directory: Path, ldap: Slapd) -> None:
+    def __init__(self, backend: str, directory: Path, ldap: Slapd) -> None:
         self.backend = backend
         self.ldap = ldap
         files = ldap.authority.issue(directory, "mta.test", addresses=("127.0.0.1", "127.0.0.2"))
@@ -61,10 +60,11 @@ class Rig:
         )
         if backend == "ldap":
             config["auth.ldap"] = ldap.settings()
-        self.mta: Mta = make_mta(config)
+        self.mta = Mta(directory, config)
+        self._earlier = 0
         self.users = self.mta.data_dir / "users"
         self.mta.data_dir.mkdir()
-        self.write({"user1": "pw1", "user2": "pw2", "zoë": PASSWORD})
+        self.write(USERS)
 
     def write(self, passwords: dict[str, str]) -> None:
         quick = passlib.ldap_salted_sha512
@@ -87,8 +87,12 @@ class Rig:
         with self.connect() as client:
             return str(client.command(plain(name, secret)))
 
+    def begin(self) -> None:
+        """A test begins: what was before is not its matter."""
+        self._earlier = len(list(self.mta.events()))
+
     def events(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in self.mta.events() if event["event"] == name]
+        return [event for event in list(self.mta.events())[self._earlier :] if event["event"] == name]
 
     def logged(self, name: str, count: int) -> list[dict[str, Any]]:
         """The events of this name, once there are so many; events may wait a moment for others."""
@@ -96,11 +100,35 @@ class Rig:
         return self.events(name)
 
 
-@pytest.fixture(params=["file", "ldap"])
-def rig(request: pytest.FixtureRequest, make_mta: MakeMta, tmp_path: Path, slapd: Slapd) -> Rig:
-    made = Rig(request.param, make_mta, tmp_path, slapd)
-    made.mta.start()
-    return made
+@pytest.fixture(scope="module", params=["file", "ldap"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, slapd: Slapd) -> Iterator[Rig]:
+    made = Rig(request.param, tmp_path_factory.mktemp(request.param), slapd)
+    with made.mta:
+        yield made
+    assert made.mta.complaints() == []
+
+
+@pytest.fixture
+def rig(running: Rig) -> Rig:
+    """One for each backend, that goes on from test to test: whatever they say to it, it has to."""
+    running.begin()
+    return running
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Callable[[str, Slapd], Rig]]:
+    """Start one for this test alone."""
+    with contextlib.ExitStack() as ending:
+
+        def start(backend: str, ldap: Slapd) -> Rig:
+            made = Rig(backend, tmp_path, ldap)
+            ending.enter_context(made.mta)
+            return made
+
+        yield start
+
+
+Own = Callable[[str, Slapd], Rig]
 
 
 def octets(text: str | bytes) -> bytes:
@@ -274,6 +302,8 @@ def test_each_backend_lets_its_own_users_in(rig: Rig) -> None:
     mine, others = (("alice", "sesame"), ("user2", "pw2"))[:: 1 if rig.backend == "file" else -1]
     wait_until(lambda: rig.login(*mine)[:3] == "235", 10, "who is in it gets in")
     assert rig.login(*others) == WRONG
+    rig.write(USERS)
+    wait_until(lambda: rig.login("user2", "pw2")[:3] == "235", 10, "all is as it was")
 
 
 def test_whoever_hangs_up_in_the_middle(rig: Rig) -> None:
@@ -328,26 +358,24 @@ def test_handshakes_that_fail(rig: Rig) -> None:
     assert "AHVzZXIxAHB3MQ==" not in rig.mta.log()
 
 
-def test_a_directory_that_is_away(make_mta: MakeMta, tmp_path: Path) -> None:
+def test_a_directory_that_is_away(own: Own, tmp_path: Path) -> None:
     """Right and wrong, known and unknown: 454, and events until it is back."""
-    with Slapd(tmp_path) as own:
-        rig = Rig("ldap", make_mta, tmp_path, own)
-        rig.mta.start()
+    with Slapd(tmp_path) as ldap:
+        rig = own("ldap", ldap)
         assert rig.login("user1", "pw1")[:3] == "235"
-        own.stop()
+        ldap.stop()
         for name, secret in (("user1", "pw1"), ("user1", "wrong"), ("nobody", "wrong"), ("*)(uid=*", "x")):
             assert rig.login(name, secret).startswith(LATER)
         assert rig.login("user1\u200b", "pw1") == WRONG, "for this nobody has to be asked"
         assert len(rig.logged("login_unavailable", 4)) == 4
         assert rig.events("directory_trouble")
-        own.start()
+        ldap.start()
         wait_until(lambda: rig.login("user1", "pw1")[:3] == "235", 10, "it is back")
         looks_whole(rig)
 
 
-def test_a_file_that_can_not_be_read_any_more(make_mta: MakeMta, tmp_path: Path, slapd: Slapd) -> None:
-    rig = Rig("file", make_mta, tmp_path, slapd)
-    rig.mta.start()
+def test_a_file_that_can_not_be_read_any_more(own: Own, slapd: Slapd) -> None:
+    rig = own("file", slapd)
     rig.users.unlink()
     rig.users.symlink_to(rig.users.name)
 
@@ -360,8 +388,10 @@ def test_a_file_that_can_not_be_read_any_more(make_mta: MakeMta, tmp_path: Path,
     looks_whole(rig)
 
 
-def test_the_end_of_the_server_is_the_end_of_a_login(rig: Rig) -> None:
+@pytest.mark.parametrize("backend", ["file", "ldap"])
+def test_the_end_of_the_server_is_the_end_of_a_login(own: Own, slapd: Slapd, backend: str) -> None:
     """A login that is being checked when SIGTERM comes is answered, or told that the server goes."""
+    rig = own(backend, slapd)
     crowd = [rig.connect() for _ in range(20)]
     for client in crowd:
         client.send(plain("user1", "pw1").encode() + b"\r\n")
@@ -371,3 +401,4 @@ def test_the_end_of_the_server_is_the_end_of_a_login(rig: Rig) -> None:
             assert client.reply().code in (235, 421, 454)
         client.close()
     assert rig.mta.ended_well()
+    assert rig.mta.complaints() == []
