@@ -37,6 +37,11 @@ def _check_listen(config: Config, report: Report) -> None:
             first = seen.setdefault(listen.endpoint, index)
             if first != index:
                 report.problem(f"{path}.endpoint", f"listen[{first}] has the same endpoint: remove one of them")
+            if listen.endpoint.startswith("ssl:"):
+                report.problem(
+                    f"{path}.endpoint",
+                    '"ssl:" does TLS of its own, without the policy of [tls]: write "tcp:" and tls = "implicit"',
+                )
         without = config.tls.certificate is None and config.tls.private_key is None
         if listen.tls in ("starttls", "implicit") and without and report.good("tls"):
             report.problem(
