@@ -112,6 +112,16 @@ def test_transport() -> None:
     assert [type(outcome) for outcome in stopped.value.value] == [Delivered, Delivered]
 
 
+def test_the_configuration_of_monitoring(tmp_path: Path) -> None:
+    page = (SKELETONS.parent / "monitoring.rst").read_text("utf-8")
+    (example,) = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
+    (tmp_path / "metrics").write_text("a-key\n")
+    file = tmp_path / "monitoring.toml"
+    text = textwrap.dedent(example).replace("/run/secrets", str(tmp_path))
+    file.write_text(text + '[[listen]]\nendpoint = "tcp:25"\ntls = "none"\n')
+    assert not load(str(file)).warnings
+
+
 def test_the_tutorials_configuration(tmp_path: Path) -> None:
     page = (SKELETONS.parent / "tutorial.rst").read_text("utf-8")
     (example,) = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
