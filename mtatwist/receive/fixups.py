@@ -9,7 +9,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from mtatwist.receive.received import date_time
-from mtatwist.smtp.address import NULL, AddressError
+from mtatwist.smtp.address import AddressError
 from mtatwist.smtp.header import MAX_HEADER, field_values, header_end
 from mtatwist.smtp.originators import mailboxes
 from mtatwist.validators.send_as import owns
@@ -71,7 +71,7 @@ class Fixups:
         The reverse path is the one address that is known to be theirs (RFC 6409 §8.1).
         """
         path = self._transaction.reverse_path
-        if path == NULL or not owns(self._account, path, self._delimiter) or field_values(header, b"Sender"):
+        if not owns(self._account, path, self._delimiter) or field_values(header, b"Sender"):
             return False
         try:
             authors = mailboxes(header, b"From")

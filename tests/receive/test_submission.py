@@ -101,8 +101,16 @@ def test_what_comes_to_nothing_does_not_count(server: Whole) -> None:
 
 
 def test_the_limit_is_that_of_all_sessions(server: Whole) -> None:
+    create, writers = server.spool.create, []
+
+    def noted(envelope: object) -> object:
+        writers.append(create(envelope))
+        return writers[-1]
+
+    server.spool.create = noted
     sessions = [alice(server, MAIL, RCPT) for _ in range(3)]
     assert [code(each.say("DATA")) for each in sessions] == [354, 354, 450]
+    assert [writer._aborted for writer in writers] == [False, False, True]
     assert sessions[2].say(MAIL).startswith("450 4.7.1 Too many messages for now: you may send 2/h")
     sessions[0].protocol.connectionLost()
     assert code(sessions[2].say(MAIL, RCPT, "DATA")) == 354

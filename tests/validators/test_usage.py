@@ -105,6 +105,16 @@ def test_messages_on_their_way_at_the_same_time_count() -> None:
     assert send(usage) is not None
 
 
+def test_recipients_of_messages_on_their_way_count() -> None:
+    usage = Server().run()
+    first = usage.begin("alice", 6)
+    assert isinstance(first, Sending)
+    assert isinstance(usage.begin("alice", 5), Reply)
+    assert isinstance(usage.begin("alice", 4), Sending)
+    first.dropped()
+    assert isinstance(usage.begin("alice", 6), Sending)
+
+
 def test_a_restart_forgets_nothing() -> None:
     server = Server()
     first = server.run()
