@@ -104,7 +104,8 @@ class Connection:
         )
         self._ldap = ldap3.Connection(
             server,
-            client_strategy=ldap3.SAFE_SYNC,
+            # Who uses it uses it alone; the safe one would copy each answer, for a tenth of the time.
+            client_strategy=ldap3.SYNC,
             auto_referrals=False,
             auto_range=False,
             auto_escape=False,
@@ -140,15 +141,15 @@ class Connection:
             self._ldap.authentication = ldap3.SIMPLE if dn else ldap3.ANONYMOUS
             self._ldap.user, self._ldap.password = dn or None, password or None
             try:
-                _, result, _, _ = self._ldap.bind(read_server_info=False)
+                self._ldap.bind(read_server_info=False)
             finally:
                 self._ldap.password = self._ldap.request = None
-            return self._code(result)
+            return self._code(self._ldap.result)
 
     def search(self, base: str, filter: str, attributes: Sequence[str], limit: int, deadline: float) -> list[Entry]:
         """Up to ``limit`` entries below ``base``. Raises ServerFailed, OperationRefused."""
         with self._at_work(deadline):
-            _, result, response, _ = self._ldap.search(
+            self._ldap.search(
                 base,
                 filter,
                 search_scope=ldap3.SUBTREE,
@@ -157,10 +158,10 @@ class Connection:
                 size_limit=limit,
                 time_limit=max(math.ceil(deadline - self._now()), 1),
             )
-            if self._code(result) not in (SUCCESS, SIZE_LIMIT_EXCEEDED):
-                raise OperationRefused(f"the search is answered {_words(result)}")
+            if self._code(self._ldap.result) not in (SUCCESS, SIZE_LIMIT_EXCEEDED):
+                raise OperationRefused(f"the search is answered {_words(self._ldap.result)}")
             # Referrals stand among the entries.
-            return [_entry(each) for each in response if each["type"] == "searchResEntry"][:limit]
+            return [_entry(each) for each in self._ldap.response or () if each["type"] == "searchResEntry"][:limit]
 
     def _code(self, result: Any) -> int:
         code = int(result["result"])

@@ -190,8 +190,11 @@ class Directory:
     def _run(self, done: Deferred[Any], job: _Job) -> None:
         try:
             result = self._attempt(job)
+        except DirectoryTrouble as trouble:
+            result = Failure(trouble)
         except Exception as error:
-            result = Failure(error)
+            _log.failure("directory_crashed")
+            result = Failure(DirectoryTrouble(type(error).__name__))
         self._reactor.callFromThread(self._answer, done, result)
 
     def _attempt(self, job: _Job) -> Any:
@@ -214,20 +217,20 @@ class Directory:
         raise DirectoryTrouble("; ".join(reasons))
 
     def _run_probe(self, server: Server) -> None:
-        failure = None
+        failed = None
         try:
             server.probe()
+        except ServerFailed as error:
+            failed = error
         except Exception as error:
-            failure = Failure(error)
-        self._reactor.callFromThread(self._probed, server, failure)
+            _log.failure("directory_crashed")
+            failed = ServerFailed(type(error).__name__)
+        self._reactor.callFromThread(self._probed, server, failed)
 
     # In the reactor's thread.
 
     def _answer(self, done: Deferred[Any], result: Any) -> None:
         self._handed_over -= 1
-        if isinstance(result, Failure) and not result.check(DirectoryTrouble):
-            _log.failure("directory_crashed", result)
-            result = Failure(DirectoryTrouble(result.type.__name__))
         if not done.called:
             done.callback(result)
 
@@ -270,10 +273,10 @@ class Directory:
         if self._running:
             self._timers[server] = self._reactor.callLater(RETRY_SECONDS, self._probe, server)
 
-    def _probed(self, server: Server, failure: Failure | None) -> None:
+    def _probed(self, server: Server, failed: ServerFailed | None) -> None:
         if not self._running:
             return
-        if failure is None:
+        if failed is None:
             server.trouble = ""
             since = self._down.pop(server, None)
             self._metrics.directory_servers_down.value = len(self._down)
@@ -281,11 +284,8 @@ class Directory:
                 seconds = round(self._reactor.seconds() - since, 3)
                 _log.warn("directory_recovered", server=server.uri, seconds=seconds)
             return
-        if not failure.check(ServerFailed):
-            _log.failure("directory_crashed", failure)
-            failure = Failure(ServerFailed(failure.type.__name__))
         again = server in self._down
-        self._failed(server, failure.value)
+        self._failed(server, failed)
         if again:
             self._probe_later(server)
 
