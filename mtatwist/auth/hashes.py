@@ -80,6 +80,13 @@ class CannotVerify(Exception):
     """The hash is well-formed, and yet nobody can tell now whether the password is right: memory is short, mostly."""
 
 
+def load_libraries() -> None:
+    """Load now what passlib would load at the first hash: after a server has given up its privileges it may not be able
+    to."""
+    for handler in (passlib.argon2, passlib.bcrypt, passlib.scrypt):
+        handler.get_backend()
+
+
 def make(password: str) -> str:
     """A new argon2id hash. Takes some hundredths of a second and 19 MiB: call it in a thread."""
     made: str = _ARGON2.hash(password)

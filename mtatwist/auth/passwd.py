@@ -52,6 +52,7 @@ class PasswordFile:
 
     def __init__(self, path: str, *, domains: Iterable[str], reactor: Any) -> None:
         """``domains``: ours, for users without addresses. ``reactor``: IReactorFromThreads and IReactorTime."""
+        hashes.load_libraries()
         self.path = path
         self._domains = tuple(domains)
         self._reactor = reactor

@@ -6,6 +6,7 @@ where it is an address, and else as name@ each domain of ours.
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -143,7 +144,7 @@ def parse(data: bytes, path: str) -> dict[str, User]:
 def parse_line(line: bytes, number: int) -> User | None:
     """The user on a line, None on an empty one or a comment. Raises ValueError, never with a hash in its message."""
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode().strip()
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8: save the file as that") from None
     if not text or text.startswith("#"):

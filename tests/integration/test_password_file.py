@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import pwd
+import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ import pytest
 from rigs import certificates
 from rigs.client import Client, Reply
 from rigs.mta import Config, Mta, relaying_to
-from rigs.processes import wait_until
+from rigs.processes import need_root, wait_until
 from rigs.sink import Sink
 
 MakeMta = Callable[..., Mta]
@@ -69,6 +73,7 @@ def test_users_come_and_go_without_a_restart(make_mta: MakeMta, sink: Sink, tmp_
         assert login(mta, "alice", "wrong").code == 535
         with connect(mta) as client:
             client.expect(235, plain("alice", "sesame"))
+            assert client.command("MAIL FROM:<bob@example.org>").code == 553
             content = b"From: alice@example.org\r\nSubject: hi\r\n\r\nhi\r\n"
             assert client.transaction("alice@example.org", ["you@sink.test"], content).code == 250
         assert sink.wait_for(1)[0].forward_paths == ("you@sink.test",)
@@ -106,6 +111,28 @@ def test_a_broken_file_exits_78_naming_the_line(make_mta: MakeMta, tmp_path: Pat
     (mta.data_dir / "users").write_text("# ours\nalice\n")
     assert mta.spawn().wait(30) == 78
     assert f"auth.file: {mta.data_dir}/users:2: write name:hash" in mta.process.stderr.read_text()
+
+
+def test_root_keeps_the_users_of_a_server_that_is_somebody_else(make_mta: MakeMta, tmp_path: Path) -> None:
+    need_root("it becomes somebody else")
+    nobody = pwd.getpwnam("nobody")
+    mta = make_mta(submission(1, tmp_path), options=(f"--uid={nobody.pw_uid}", f"--gid={nobody.pw_gid}"))
+    # Temporary directories of tests are root's alone.
+    home = Path(tempfile.mkdtemp(prefix="mtatwist-"))
+    try:
+        os.chown(home, nobody.pw_uid, nobody.pw_gid)
+        mta.config.write_text(mta.config.read_text().replace(str(mta.data_dir), str(home)))
+        assert mtactl(mta, "users", "add", "alice", password="sesame").returncode == 0
+        with mta:
+            assert login(mta, "alice", "sesame").code == 235
+            assert mtactl(mta, "users", "add", "bob", password="sesame").returncode == 0
+            wait_until(lambda: login(mta, "bob", "sesame").code == 235, 10, "the server sees him")
+        assert (home / "users").stat().st_uid == nobody.pw_uid
+        os.chown(home / "users", 0, 0)
+        assert mta.spawn().wait(30) == 78
+        assert "make it readable for the user that the server runs as" in mta.process.stderr.read_text()
+    finally:
+        shutil.rmtree(home)
 
 
 def test_many_logins_at_once_hold_up_nobody_who_sends(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
