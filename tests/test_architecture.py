@@ -13,7 +13,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mtatwist"
 
 #: What is done with the instruments.
-METRICS = tuple(f"metrics.{name}" for name in ("collector", "otlp", "process", "push", "queue", "reference", "text"))
+METRICS = tuple(
+    f"metrics.{name}" for name in ("collector", "exchange", "otlp", "process", "push", "queue", "reference", "text")
+)
 
 #: The rooms of the house, top floor first. Rooms on one floor don't import each other, but for the ground floors:
 #: what SHARED names is used by its neighbours too.

@@ -10,28 +10,18 @@ from typing import Any, cast
 from hyperlink import URL
 from OpenSSL import SSL
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.internet.ssl import Certificate, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import ResponseDone
 from twisted.web.http import stringToDatetime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
-from zope.interface import implementer
 
 from mtatwist import __version__
+from mtatwist.metrics.exchange import DEADLINE, Content, Exchange
 from mtatwist.metrics.otlp import rejected
-
-DEADLINE = 10.0
-"""Seconds that a push may take, from the look-up of the collector's name to the end of its answer."""
-
-ANSWER_LIMIT = 64 * 1024
-"""Octets that a collector may send in all, header and body: a good answer has some hundred."""
 
 _PROTOBUF = "application/x-protobuf"
 _SETTINGS = {
@@ -93,8 +83,8 @@ class Collector:
         trust: Any,
     ) -> None:
         """``wall`` is the machine's time; ``trust``: see trust_in()."""
-        self._url = url
         parsed = URL.from_text(url)
+        self._url = _Literal.from_text(url) if ":" in parsed.host else parsed
         self.shown = parsed.replace(userinfo="", query=(), fragment="").to_text()
         self._reactor = reactor
         self._wall = wall
@@ -112,7 +102,7 @@ class Collector:
 
         Raises PushFailed.
         """
-        exchange = _Exchange(self._reactor, self._trust)
+        exchange = Exchange(self._reactor, self._trust)
         answering = Deferred.fromCoroutine(self._exchange(exchange, gzip.compress(message, 6, mtime=0)))
         answering.addTimeout(DEADLINE, self._reactor, onTimeoutCancel=_too_slow)
         try:
@@ -124,9 +114,9 @@ class Collector:
         finally:
             exchange.cut()
 
-    async def _exchange(self, exchange: _Exchange, message: bytes) -> tuple[int, str]:
+    async def _exchange(self, exchange: Exchange, message: bytes) -> tuple[int, str]:
         # Cookies are forgotten with the client; redirects would take the key elsewhere.
-        client = HTTPClient(exchange, data_to_body_producer=_Bytes)
+        client = HTTPClient(exchange, data_to_body_producer=Content)
         response = await client.post(
             self._url,
             data=message,
@@ -170,6 +160,14 @@ class Collector:
             return 0.0
 
 
+class _Literal(URL):
+    """A URL with an IPv6 address, which hyperlink takes for a name to be encoded."""
+
+    def to_uri(self) -> URL:
+        """See URL: there is nothing to encode."""
+        return self
+
+
 def _words(code: int) -> str:
     if 300 <= code < 400:
         return "redirects are not followed, write where it leads to"
@@ -196,83 +194,6 @@ def _failed(error: Exception) -> PushFailed:
     return PushFailed(kind, str(cause) or kind)
 
 
-@implementer(IAgent, IAgentEndpointFactory)
-class _Exchange:
-    """An agent for one request. What it opened is closed by :meth:`cut`, whatever has come of it."""
-
-    def __init__(self, reactor: Any, trust: Any) -> None:
-        self._reactor = reactor
-        self._trust = trust
-        self._connections: list[ProtocolWrapper] = []
-
-    def request(
-        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
-    ) -> Deferred[IResponse]:
-        """(IAgent) treq asks for compressed answers, and would blow up what comes: neither."""
-        if headers is not None:
-            headers.removeHeader(b"accept-encoding")
-        agent = Agent.usingEndpointFactory(self._reactor, self, HTTPConnectionPool(self._reactor, persistent=False))
-        asked: Deferred[IResponse] = agent.request(method, uri, headers, bodyProducer)
-        return asked.addCallback(_as_it_is)
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """(IAgentEndpointFactory) To where, with TLS for https."""
-        host = uri.host.decode("ascii").strip("[]")
-        endpoint: Any = HostnameEndpoint(self._reactor, host, uri.port, timeout=DEADLINE)
-        if uri.scheme == b"https":
-            endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=self._trust), endpoint)
-        return cast(IStreamClientEndpoint, _Bounded(endpoint, self._connections))
-
-    def cut(self) -> None:
-        """Close what is still open."""
-        for connection in self._connections:
-            transport: Any = connection.transport
-            if transport is not None and connection.connected:
-                transport.abortConnection()
-
-
-def _as_it_is(response: Any) -> Any:
-    response.headers.removeHeader(b"content-encoding")
-    return response
-
-
-@implementer(IStreamClientEndpoint)
-class _Bounded:
-    """An endpoint whose connections end when more than ANSWER_LIMIT comes."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, made: list[ProtocolWrapper]) -> None:
-        self._endpoint = endpoint
-        self._made = made
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See IStreamClientEndpoint."""
-        wrapping: Any = WrappingFactory(cast(Any, factory))
-        # Else each push has two lines in the log.
-        wrapping.noisy = wrapping.wrappedFactory.noisy = False
-        wrapping.protocol = _BoundedConnection
-        connecting: Deferred[Any] = self._endpoint.connect(wrapping)
-        return connecting.addCallback(self._connected)
-
-    def _connected(self, connection: ProtocolWrapper) -> IProtocol:
-        self._made.append(connection)
-        return connection.wrappedProtocol
-
-
-class _BoundedConnection(ProtocolWrapper):
-    """Counts what comes."""
-
-    _received = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        """See IProtocol."""
-        self._received += len(data)
-        if self._received > ANSWER_LIMIT:
-            transport: Any = self.transport
-            transport.abortConnection()
-        else:
-            super().dataReceived(data)
-
-
 class _Body(Protocol):
     """Collects an answer, which the connection bounds."""
 
@@ -293,26 +214,3 @@ class _Body(Protocol):
             ended.callback(b"".join(self._parts))
         else:
             ended.errback(PushFailed("answer", "its answer had no end, or was too long"))
-
-
-@implementer(IBodyProducer)
-class _Bytes:
-    """A request body that is all there: treq's own takes the global reactor to write it."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.length = len(content)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """See IBodyProducer."""
-        consumer.write(self._content)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """See IPushProducer."""
-
-    def resumeProducing(self) -> None:
-        """See IPushProducer."""
-
-    def stopProducing(self) -> None:
-        """See IProducer."""

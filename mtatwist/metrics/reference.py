@@ -15,8 +15,8 @@ _INTRODUCTION = """\
 Metrics
 =======
 
-Everything that the server counts. :doc:`monitoring` says how to get at it: pushed to a collector, where metrics have the
-names on this page, or fetched by Prometheus, which has names of its own for them.
+Everything that the server counts. :doc:`monitoring` says how to get at it: pushed to a collector, where metrics have
+the names on this page, or fetched by Prometheus, which has names of its own for them.
 
 A counter only grows, and begins at nothing when the server starts. A gauge goes up and down. A histogram counts
 observations by size; its name at Prometheus gets ``_bucket``, ``_sum`` and ``_count``.

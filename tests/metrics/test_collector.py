@@ -20,7 +20,8 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from mtatwist.metrics.collector import ANSWER_LIMIT, Collector, PushFailed, trust_in
+from mtatwist.metrics.collector import Collector, PushFailed, trust_in
+from mtatwist.metrics.exchange import ANSWER_LIMIT
 
 URL = "http://collector.test:4318/v1/metrics?tenant=a"
 KEY = "s3cr3t"
@@ -107,6 +108,12 @@ def test_what_is_sent() -> None:
     wire.hear(GOOD)
     assert exchange.results == [(0, "")]
     assert wire.disconnected
+
+
+def test_an_address_in_brackets() -> None:
+    exchange = Exchange("http://[2001:db8::1]:4318/v1/metrics")
+    assert exchange.shown == "http://[2001:db8::1]:4318/v1/metrics"
+    assert b"Host: [2001:db8::1]:4318\r\n" in exchange.connect().value()
 
 
 def test_without_a_key_there_is_no_authorization() -> None:
