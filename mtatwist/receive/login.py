@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,7 +45,7 @@ class Logins:
     """How a listener lets people log in. ``challengers`` make an IChallengeResponse, by the mechanism's name; with
     none there is no AUTH. ``failures``: failed logins in a session before it is ended."""
 
-    challengers: Mapping[bytes, Callable[[], Any]] = field(default_factory=dict)
+    challengers: dict[bytes, Callable[[], Any]] = field(default_factory=dict)
     require_tls: bool = True
     failures: int = 3
 
@@ -56,7 +56,7 @@ class LoginConnection(ContentConnection):
     challenger: Any
 
     def __init__(self, *arguments: Any, logins: Logins, **settings: Any) -> None:
-        super().__init__(*arguments, chal=dict(logins.challengers), **settings)
+        super().__init__(*arguments, chal=logins.challengers, **settings)
         self._logins = logins
         self._mechanism = b""
         self._auth_said = False
