@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -52,9 +53,10 @@ class Tallies:
         self._duration = duration
         self._changed = changed
         self._limit = limit
-        # The one that changed longest ago comes first, as does the lock that ends first.
-        self._tallies: dict[Subject, Tally] = {}
-        self.locks: dict[Subject, float] = {}
+        # The one that changed longest ago comes first, as does the lock that ends first. In a plain dict they would be
+        # slow to find, behind all that has been deleted before them.
+        self._tallies: OrderedDict[Subject, Tally] = OrderedDict()
+        self.locks: OrderedDict[Subject, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._tallies) + len(self.locks)
@@ -120,13 +122,15 @@ class Tallies:
 
     def sweep(self, now: float) -> None:
         """Forget some of what means nothing any more."""
-        for subject, until in list(islice(self.locks.items(), SWEPT)):
-            if until > now:
+        for _ in range(SWEPT):
+            subject, until = next(iter(self.locks.items()), (None, now))
+            if subject is None or until > now:
                 break
             del self.locks[subject]
             self._changed(subject)
-        for subject, tally in list(islice(self._tallies.items(), SWEPT)):
-            if tally.at > now - self._window:
+        for _ in range(SWEPT):
+            subject, tally = next(iter(self._tallies.items()), (None, None))
+            if subject is None or tally is None or tally.at > now - self._window:
                 break
             del self._tallies[subject]
             self._changed(subject)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apsw
+import orjson
 
 KEY_BYTES = 32
 
@@ -71,7 +71,7 @@ def _load(connection: apsw.Connection, oldest: Oldest) -> Saved:
     connection.execute("DELETE FROM lockout_known WHERE at<?", (oldest.known,))
     rows: Any = connection.execute("SELECT account,network,at,until,failures,wrong FROM lockout ORDER BY at")
     kept = [
-        Kept(account, network, at, until, json.loads(failures), json.loads(wrong))
+        Kept(account, network, at, until, orjson.loads(failures), orjson.loads(wrong))
         for account, network, at, until, failures, wrong in rows
     ]
     known: Any = connection.execute("SELECT account,network,at FROM lockout_known ORDER BY at")
@@ -83,13 +83,17 @@ def _new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
+def _text(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
 def save(connection: apsw.Connection, payloads: Sequence[Changes]) -> list[None]:
     """(Job) Make changes durable, in their order."""
     for changes in payloads:
         if changes.kept:
             connection.executemany(
                 "INSERT OR REPLACE INTO lockout (account,network,at,until,failures,wrong) VALUES (?,?,?,?,?,?)",
-                [(*each[:4], json.dumps(each.failures), json.dumps(each.wrong)) for each in changes.kept],
+                [(*each[:4], _text(each.failures), _text(each.wrong)) for each in changes.kept],
             )
         if changes.gone:
             connection.executemany("DELETE FROM lockout WHERE account=? AND network=?", changes.gone)
