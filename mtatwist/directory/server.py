@@ -11,6 +11,9 @@ from mtatwist.directory.connection import SUCCESS, Access, Connection, Connectio
 
 T = TypeVar("T")
 
+PROBE_SECONDS = 3.0
+"""How long a look whether it works may take: with the time between two looks, it is never left alone for five."""
+
 IDLE_SECONDS = 60.0
 """How long a connection may have been idle to be used again: others on the way forget it sooner or later."""
 
@@ -70,7 +73,7 @@ class Server:
 
     def probe(self) -> None:
         """Can a search be asked of it?"""
-        deadline = self._now() + self._attempt_seconds
+        deadline = self._now() + min(self._attempt_seconds, PROBE_SECONDS)
         connection = self._open_to_search(deadline)
         self._keep(self._searching, connection)
 

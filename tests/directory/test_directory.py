@@ -240,6 +240,12 @@ def test_each_server_has_its_time(make_rig: MakeRig) -> None:
     assert connection.deadlines[-1] == rig.pump.now + ATTEMPT
 
 
+def test_a_server_is_never_left_alone_for_long(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    (connection,) = rig.hosts[0].connections
+    assert connection.deadlines[0] - rig.pump.now + RETRY_SECONDS <= 5
+
+
 def test_who_searches_and_who_logs_in_have_their_own_connections(make_rig: MakeRig) -> None:
     rig = make_rig()
     for _ in range(3):
