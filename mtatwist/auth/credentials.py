@@ -14,14 +14,14 @@ class ILogin(IUsernamePassword):
 
     user: str = Attribute("The name as the user gave it, prepared (RFC 8265); never empty.")
     secret: str = Attribute("The password, prepared (RFC 8265); never empty.")
-    peer: str = Attribute('The client\'s IP address, or "".')
+    peer: str = Attribute("The client's IP address, empty where it has none.")
     session: str = Attribute("The id of the session, for the log.")
 
 
 @implementer(ILogin)
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One try to log in. A checker of twisted.cred\'s that knows only names and passwords can use it, too."""
+    """One try to log in. A checker of twisted.cred's that knows only names and passwords can use it, too."""
 
     user: str
     secret: str = field(repr=False)
@@ -46,7 +46,7 @@ class Login:
 class AuthUnavailable(LoginFailed):
     """Nobody can tell now whether this login is right: 454 4.7.0, and never a counted failure.
 
-    A wrong name or password is twisted.cred\'s UnauthorizedLogin, whatever is wrong with it; see WrongPassword.
+    A wrong name or password is twisted.cred's UnauthorizedLogin, whatever is wrong with it; see WrongPassword.
     """
 
 

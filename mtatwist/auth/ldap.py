@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mtatwist.auth.credentials import AuthUnavailable, ILogin, Login
+from mtatwist.auth.credentials import AuthUnavailable, ILogin, Login, WrongPassword
 from mtatwist.auth.prepare import NAME_LIMIT, PASSWORD_LIMIT, Unprepared, prepare_name
 from mtatwist.auth.user_file import address
 from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
@@ -116,11 +116,11 @@ class LdapChecker:
         if closed:
             _log.info("user_closed", session=login.session, user=login.user, why=closed)
             raise UnauthorizedLogin
-        if not await self._directory.bind(entry.dn, login.secret):
-            raise UnauthorizedLogin
         name = self._name(entry)
         # What a user gives is prepared already, and that takes time.
         name = login.user if name.lower() in (login.user, "") else _prepared(name)
+        if not await self._directory.bind(entry.dn, login.secret):
+            raise WrongPassword(name)
         found = [entry]
         if self._group_filter is not None:
             found += await self._directory.search(

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mtatwist.auth.credentials import AuthUnavailable, Login
+from mtatwist.auth.credentials import AuthUnavailable, Login, WrongPassword
 from mtatwist.auth.ldap import ADDRESSES, GROUPS, LdapChecker
 from mtatwist.config import load
 from mtatwist.directory.connection import Entry
@@ -107,7 +107,15 @@ def test_nobody_and_several(found: list[Entry]) -> None:
 
 
 def test_wrong_password() -> None:
-    assert login(FakeDirectory([entry()], right=False)) is UnauthorizedLogin
+    assert login(FakeDirectory([entry()], right=False)) is WrongPassword
+
+
+@pytest.mark.parametrize("user", ["alice", MAIL, "someone"])
+def test_guesses_are_counted_by_the_account_whatever_its_name_was(user: str) -> None:
+    asked = checker(FakeDirectory([entry()], right=False), user_filter="(|(uid={user})(mail={user}))")
+    failures: list[Failure] = []
+    asked.requestAvatarId(Login(user, "wrong")).addErrback(failures.append)
+    assert [failure.value.account for failure in failures] == ["alice"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +212,7 @@ def test_a_dn_with_a_place_in_it_is_a_dn() -> None:
 
 def test_groups_are_not_looked_for_before_the_password_is_right() -> None:
     directory = FakeDirectory([entry()], right=False)
-    assert login(directory, group_filter="(member={dn})") is UnauthorizedLogin
+    assert login(directory, group_filter="(member={dn})") is WrongPassword
     assert len(directory.searches) == 1
 
 
