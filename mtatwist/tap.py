@@ -182,6 +182,7 @@ class Mta(MultiService):
             spool=self.spool,
             listeners=self._listeners,
             directory=self.directory,
+            hosts=self.dns.hosts,
             wall=time.time,
             queue_time=self.queue_time.now,
             fail=self._fail,
@@ -285,9 +286,9 @@ class Mta(MultiService):
         if self._usage is not None:
             self._usage.stop()
         self.queue_time.stop()
-        self.dns.resolver.stop()
         self.spool.stop()
         await self._ended(self.watching.stop)
+        self.dns.resolver.stop()
         _log.info("stopped")
 
     @staticmethod

@@ -483,9 +483,7 @@ EFFECTS: dict[str, Effect | str] = {
     "submission.recipients": Effect(
         reply(*AS_ALICE, "RCPT TO:<bob@away.test>"), {'["9/d", "1/h"]': 450, '["2/h"]': 250, "[]": 250}, SUBMISSION
     ),
-    "metrics.endpoint": Effect(
-        watching.collector_port, {'"http://a.test:4318/"': 4318, '"http://a.test/"': 80, '"https://a.test/"': 443}
-    ),
+    "metrics.endpoint": Effect(watching.collector_port, {'"http://192.0.2.9:4318/"': 4318, '"http://192.0.2.9/"': 80}),
     "metrics.api_key": Effect(
         lambda server: "Authorization: Bearer a" in watching.pushed(server).header,
         {'"a"': True, '"b"': False},

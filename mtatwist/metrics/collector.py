@@ -20,7 +20,7 @@ from twisted.web.http import stringToDatetime
 from twisted.web.http_headers import Headers
 
 from mtatwist import __version__
-from mtatwist.metrics.exchange import DEADLINE, Content, Exchange
+from mtatwist.metrics.exchange import DEADLINE, Content, Exchange, FindAddresses
 from mtatwist.metrics.otlp import rejected
 
 _PROTOBUF = "application/x-protobuf"
@@ -81,14 +81,16 @@ class Collector:
         reactor: Any,
         wall: Callable[[], float],
         trust: Any,
+        addresses: FindAddresses,
     ) -> None:
-        """``wall`` is the machine's time; ``trust``: see trust_in()."""
+        """``wall`` is the machine's time; ``trust``: see trust_in(); ``addresses`` finds those of a host."""
         parsed = URL.from_text(url)
         self._url = _Literal.from_text(url) if ":" in parsed.host else parsed
         self.shown = parsed.replace(userinfo="", query=(), fragment="").to_text()
         self._reactor = reactor
         self._wall = wall
         self._trust = trust
+        self._addresses = addresses
         self._headers: dict[str | bytes, str | bytes] = {
             "Content-Type": _PROTOBUF,
             "Content-Encoding": "gzip",
@@ -102,7 +104,7 @@ class Collector:
 
         Raises PushFailed.
         """
-        exchange = Exchange(self._reactor, self._trust)
+        exchange = Exchange(self._reactor, self._trust, self._addresses)
         answering = Deferred.fromCoroutine(self._exchange(exchange, gzip.compress(message, 6, mtime=0)))
         answering.addTimeout(DEADLINE, self._reactor, onTimeoutCancel=_too_slow)
         try:

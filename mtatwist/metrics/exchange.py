@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -21,12 +23,21 @@ ANSWER_LIMIT = 64 * 1024
 """Octets that a collector may send in all, header and body: a good answer has some hundred."""
 
 
+ADDRESSES = 4
+"""Addresses of a collector that are tried, one after the other; each has its share of the deadline."""
+
+FindAddresses = Callable[[str], Awaitable[Sequence[str]]]
+"""Gives the IP addresses of a host."""
+
+
 @implementer(IAgent, IAgentEndpointFactory)
 class Exchange:
     """An agent for one request. What it opened is closed by :meth:`cut`, whatever has come of it."""
 
-    def __init__(self, reactor: Any, trust: Any) -> None:
+    def __init__(self, reactor: Any, trust: Any, addresses: FindAddresses) -> None:
+        """``trust``: the authorities that may have signed a certificate."""
         self._reactor = reactor
+        self._addresses = addresses
         self._trust = trust
         self._connections: list[ProtocolWrapper] = []
 
@@ -42,8 +53,8 @@ class Exchange:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """(IAgentEndpointFactory) To where, with TLS for https."""
-        host = uri.host.decode("ascii").strip("[]")
-        endpoint: Any = HostnameEndpoint(self._reactor, host, uri.port, timeout=DEADLINE)
+        host = uri.host.decode("ascii")
+        endpoint: Any = _Host(self._reactor, host, uri.port, self._addresses)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=self._trust), endpoint)
         return cast(IStreamClientEndpoint, _Bounded(endpoint, self._connections))
@@ -59,6 +70,37 @@ class Exchange:
 def _as_it_is(response: Any) -> Any:
     response.headers.removeHeader(b"content-encoding")
     return response
+
+
+@implementer(IStreamClientEndpoint)
+class _Host:
+    """Every address of a host. Twisted's own endpoint looks names up in a thread, for which the server's end waits."""
+
+    def __init__(self, reactor: Any, host: str, port: int, addresses: FindAddresses) -> None:
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        self._addresses = addresses
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See IStreamClientEndpoint."""
+        return Deferred.fromCoroutine(self._connect(factory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        found = (await self._addresses(self._host))[:ADDRESSES]
+        trouble: Exception = ConnectError(string=f"{self._host} has no address")
+        for address in found:
+            kind: Any = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+            try:
+                return cast(
+                    IProtocol,
+                    await kind(self._reactor, address, self._port, timeout=DEADLINE / len(found)).connect(factory),
+                )
+            except CancelledError:
+                raise
+            except Exception as error:
+                trouble = error
+        raise trouble
 
 
 @implementer(IStreamClientEndpoint)

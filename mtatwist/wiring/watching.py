@@ -13,6 +13,7 @@ from twisted.internet.defer import maybeDeferred
 
 from mtatwist import __version__
 from mtatwist.config import Config, ConfigError, Problem
+from mtatwist.dns.hosts import Hosts
 from mtatwist.health.endpoint import HealthEndpoint
 from mtatwist.health.readiness import NotReady, Phase, Readiness
 from mtatwist.health.site import Answers, HealthSite
@@ -45,6 +46,7 @@ class Watching:
         spool: SqliteSpool,
         listeners: Sequence[Listener],
         directory: IDirectory | None,
+        hosts: Hosts,
         wall: Callable[[], float],
         queue_time: Callable[[], float],
         fail: Callable[[int, str], NoReturn],
@@ -54,6 +56,7 @@ class Watching:
         self._spool = spool
         self._listeners = listeners
         self._directory = directory
+        self._hosts = hosts
         self._queue_limit = config.health.queue_limit
         checks = {"spool": self._check_spool, "queue": self._check_queue, "listeners": self._check_listeners}
         if directory is not None:
@@ -83,6 +86,7 @@ class Watching:
             reactor=reactor,
             wall=wall,
             trust=trust,
+            addresses=self._addresses,
         )
         attributes = {
             "service.name": "mtatwist",
@@ -105,6 +109,9 @@ class Watching:
             metrics=self._metrics,
             endpoint=collector.shown,
         )
+
+    async def _addresses(self, host: str) -> Sequence[str]:
+        return (await self._hosts.search(host)).addresses
 
     def _services(self) -> list[Service]:
         if self._endpoint is None and self._push is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -112,6 +113,19 @@ def test_a_collector_that_is_not_there_may_come_later(make_mta: MakeMta, sink: S
         assert "refused" in await_event(mta, "metrics_push_failed")["reason"].lower()
         send(mta)
         sink.wait_for(1, 20)
+
+
+def test_a_collector_whose_name_nobody_tells(make_mta: MakeMta, sink: Sink) -> None:
+    """A DNS that is silent holds up neither mail nor the server's end."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        dns = {"servers": [f"127.0.0.1:{silent.getsockname()[1]}"]}
+        with make_mta({**config(sink, f"http://collector.test{PATH}"), "dns": dns}) as mta:
+            send(mta)
+            sink.wait_for(1, 20)
+            await_event(mta, "metrics_push_failed")
+            mta.process.end()
+            assert mta.ended_well()
 
 
 def test_the_key_follows_no_redirect(make_mta: MakeMta, sink: Sink) -> None:

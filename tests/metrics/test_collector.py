@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +14,14 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from rigs.collector import GOOD, answer
-from transports.test_dial import resolving_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from mtatwist.metrics.collector import Collector, PushFailed, trust_in
-from mtatwist.metrics.exchange import ANSWER_LIMIT
+from mtatwist.metrics.exchange import ADDRESSES, ANSWER_LIMIT
 
 URL = "http://collector.test:4318/v1/metrics?tenant=a"
 KEY = "s3cr3t"
@@ -52,11 +52,29 @@ class Wire(StringTransport):
 class Exchange:
     """A push that is under way."""
 
-    def __init__(self, url: str = URL, api_key: str | None = KEY, message: bytes = b"message") -> None:
-        self.reactor = resolving_reactor()
+    def __init__(
+        self,
+        url: str = URL,
+        api_key: str | None = KEY,
+        message: bytes = b"message",
+        addresses: Sequence[str] = ("192.0.2.1",),
+    ) -> None:
+        self.reactor = MemoryReactorClock()
+        self.asked: list[str] = []
+
+        async def find(host: str) -> Sequence[str]:
+            self.asked.append(host)
+            return addresses
+
         collector = Collector(
-            url, api_key=api_key, reactor=self.reactor, wall=lambda: 784111777.0, trust=trust_in(None)
+            url,
+            api_key=api_key,
+            reactor=self.reactor,
+            wall=lambda: 784111777.0,
+            trust=trust_in(None),
+            addresses=find,
         )
+        self.collector = collector
         self.shown = collector.shown
         self.results: list[Any] = []
         Deferred.fromCoroutine(collector.push(message)).addBoth(self.results.append)
@@ -246,9 +264,7 @@ def test_the_deadline_includes_the_answers_body() -> None:
 
 def test_a_collector_that_can_not_be_reached() -> None:
     exchange = Exchange()
-    _, _, factory, _, _ = exchange.reactor.tcpClients[0]
-    factory.clientConnectionFailed(exchange.reactor.connectors[0], Failure(ConnectionRefusedError()))
-    exchange.reactor.advance(1)
+    assert refuse(exchange) == "192.0.2.1"
     assert exchange.failed().kind == "ConnectionRefusedError"
     exchange = Exchange()
     exchange.reactor.advance(10)
@@ -256,16 +272,42 @@ def test_a_collector_that_can_not_be_reached() -> None:
 
 
 def test_cookies_are_forgotten() -> None:
-    reactor = resolving_reactor()
-    collector = Collector(URL, api_key=None, reactor=reactor, wall=lambda: 0.0, trust=trust_in(None))
+    exchange = Exchange()
     for _ in range(2):
-        exchange = Exchange.__new__(Exchange)
-        exchange.reactor, exchange.results = reactor, []
-        Deferred.fromCoroutine(collector.push(b"x")).addBoth(exchange.results.append)
         wire = exchange.connect()
         assert b"ookie" not in wire.value()
         wire.hear(answer("200 OK", "Set-Cookie: a=b; Max-Age=100000"))
-        assert exchange.results == [(0, "")]
+        assert exchange.results.pop() == (0, "")
+        Deferred.fromCoroutine(exchange.collector.push(b"x")).addBoth(exchange.results.append)
+
+
+def refuse(exchange: Exchange) -> str:
+    """Nobody listens at the address that is tried; gives it."""
+    host, _, factory, _, _ = exchange.reactor.tcpClients.pop(0)
+    factory.clientConnectionFailed(exchange.reactor.connectors.pop(0), Failure(ConnectionRefusedError()))
+    return str(host)
+
+
+def test_every_address_is_tried() -> None:
+    exchange = Exchange(addresses=["192.0.2.1", "2001:db8::2", "192.0.2.3"])
+    assert [refuse(exchange), refuse(exchange)] == ["192.0.2.1", "2001:db8::2"]
+    exchange.connect().hear(GOOD)
+    assert exchange.results == [(0, "")]
+    assert exchange.asked == ["collector.test"]
+
+
+def test_no_more_addresses_are_tried_than_there_is_time_for() -> None:
+    exchange = Exchange(addresses=[f"192.0.2.{number}" for number in range(100)])
+    tried = 0
+    while exchange.reactor.tcpClients:
+        refuse(exchange)
+        tried += 1
+    assert tried == ADDRESSES
+    assert exchange.failed().kind == "ConnectionRefusedError"
+
+
+def test_a_host_without_an_address() -> None:
+    assert "collector.test has no address" in str(Exchange(addresses=[]).failed())
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))

@@ -19,7 +19,7 @@ from mtatwist.metrics.instruments import Instruments
 
 SETTINGS = {
     "health.endpoint": '"tcp:8080:interface=127.0.0.1"',
-    "metrics.endpoint": '"http://collector.test/v1/metrics"',
+    "metrics.endpoint": '"http://192.0.2.9/v1/metrics"',
 }
 """What a server needs for this."""
 
@@ -28,10 +28,18 @@ TOO_OLD = ExportMetricsServiceResponse(
 ).SerializeToString()
 
 
+def await_push(server: Whole) -> None:
+    """There is one in the first interval."""
+    for _ in range(16):
+        if server.reactor.tcpClients:
+            return
+        server.pass_time(1)
+    raise AssertionError("no push")
+
+
 def push(server: Whole) -> Wire:
     """The next connection to the collector, its request not yet answered."""
-    while not server.reactor.tcpClients:
-        server.pass_time(1)
+    await_push(server)
     host, port, factory, _, _ = server.reactor.tcpClients.pop(0)
     wire = Wire()
     wire.protocol = factory.buildProtocol(IPv4Address("TCP", host, port))
@@ -111,8 +119,7 @@ def pushed(server: Whole) -> Push:
 
 def collector_port(server: Whole) -> int:
     """Where the first push goes."""
-    while not server.reactor.tcpClients:
-        server.pass_time(1)
+    await_push(server)
     return int(server.reactor.tcpClients[0][1])
 
 
