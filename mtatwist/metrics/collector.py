@@ -23,6 +23,9 @@ from mtatwist import __version__
 from mtatwist.metrics.exchange import DEADLINE, Content, Exchange, FindAddresses
 from mtatwist.metrics.otlp import rejected
 
+REASON_LIMIT = 200
+"""Characters of a reason that may be the collector's own words."""
+
 _PROTOBUF = "application/x-protobuf"
 _SETTINGS = {
     401: "metrics.api_key",
@@ -193,7 +196,8 @@ def _failed(error: Exception) -> PushFailed:
         return PushFailed("tls name", "TLS failed: the certificate is for another name", setting="metrics.endpoint")
     if isinstance(cause, CancelledError | ConnectionAborted):
         return PushFailed("cut", "it said too much, or was given up")
-    return PushFailed(kind, str(cause) or kind)
+    # It may hold what the collector has said, all of it.
+    return PushFailed(kind, str(cause)[:REASON_LIMIT] or kind)
 
 
 class _Body(Protocol):

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtatwist.metrics.collector import PushFailed
+from mtatwist.metrics.collector import REASON_LIMIT, PushFailed
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
@@ -131,7 +131,7 @@ class PushLoop(Service):
         metrics.pushes.value += 1
         metrics.push_rejected.value += unwanted
         if unwanted and not self._rejected:
-            _log.warn("metrics_rejected", endpoint=self._endpoint, values=unwanted, reason=why[:200])
+            _log.warn("metrics_rejected", endpoint=self._endpoint, values=unwanted, reason=why[:REASON_LIMIT])
         self._rejected = bool(unwanted)
         if self._failures:
             seconds = round(self._clock.seconds() - self._since, 3)

@@ -20,7 +20,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from mtatwist.metrics.collector import Collector, PushFailed, trust_in
+from mtatwist.metrics.collector import REASON_LIMIT, Collector, PushFailed, trust_in
 from mtatwist.metrics.exchange import ADDRESSES, ANSWER_LIMIT
 
 URL = "http://collector.test:4318/v1/metrics?tenant=a"
@@ -201,6 +201,7 @@ def test_how_long_the_collector_wants_to_be_left_alone(status: str, said: str, s
     [
         [b"220 mx.example.org ESMTP\r\n"],
         [b"\x16\x03\x01\x02\x00\x01" * 20],
+        [b"x" * 10000 + b"\r\n"],
         [answer("200 OK", "Content-Type: text/html", body=b"<html>it works</html>")],
         [answer("200 OK", "Content-Type: application/x-protobuf", body=b"\xff" * 50)],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"],
@@ -209,7 +210,7 @@ def test_how_long_the_collector_wants_to_be_left_alone(status: str, said: str, s
 )
 def test_garbage(parts: list[bytes]) -> None:
     exchange = answered(*parts, close=True)
-    exchange.failed()
+    assert len(str(exchange.failed())) <= REASON_LIMIT
 
 
 @pytest.mark.parametrize(
