@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from auth.test_ldap import FakeDirectory, checker, entry
 from rigs.pump import Pump
-from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from mtatwist.auth import offline
-from mtatwist.auth.credentials import AuthUnavailable, Login
+from mtatwist.auth.credentials import AuthUnavailable, Login, WrongPassword
 from mtatwist.auth.offline import GUESSES, HASH_AGAIN_SECONDS, OfflineCache
 from mtatwist.interfaces import DirectoryTrouble
 from mtatwist.metrics.instruments import Instruments
@@ -193,5 +192,5 @@ def test_the_checker_asks_it_in_trouble_only(rig: Rig) -> None:
     # Nobody can tell, so it is not wrong.
     assert login("other") is AuthUnavailable
     directory.right = False
-    assert login() is UnauthorizedLogin
+    assert login() is WrongPassword
     assert login() is AuthUnavailable
