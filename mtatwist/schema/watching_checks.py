@@ -62,6 +62,9 @@ def check_health(config: Config, report: Report) -> None:
     """Nobody else may have its endpoint."""
     if config.health.endpoint is None or not report.good("health.endpoint", "listen"):
         return
+    if re.match(r"tcp6?:0(:|$)", config.health.endpoint):
+        # Any port that is free.
+        return
     for index, listen in enumerate(config.listen):
         if listen.endpoint == config.health.endpoint:
             report.problem("health.endpoint", f"listen[{index}] has the same endpoint: write another one")
