@@ -68,7 +68,10 @@ class Desk:
 
 
 def kind(outcome: Any) -> Any:
-    return outcome.type if isinstance(outcome, Failure) else outcome
+    """What it is, or which kind of failure: whatever is wrong with a login, it is one."""
+    if not isinstance(outcome, Failure):
+        return outcome
+    return outcome.check(UnauthorizedLogin) or outcome.type
 
 
 MakeDesk = Callable[..., Desk]
