@@ -23,7 +23,18 @@ FLOORS = (
     ("tap", "wiring"),
     ("receive", "relay", "control", "health", *METRICS),
     ("validators", "auth", "directory", "recipients", "spool", "transports", "tls", "dns"),
-    ("store", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", "descriptors"),
+    (
+        "store",
+        "domain",
+        "envelope",
+        "transaction",
+        "interfaces",
+        "log",
+        "metrics.instruments",
+        "output",
+        "bound",
+        "descriptors",
+    ),
     ("smtp",),
 )
 SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", *METRICS)

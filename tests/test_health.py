@@ -17,7 +17,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from mtatwist.health.endpoint import HealthEndpoint
+from mtatwist.bound import BoundEndpoint
 from mtatwist.health.readiness import FRESH, PATIENCE, NotReady, Phase, Readiness
 from mtatwist.health.site import CONNECTIONS, DEADLINE, Answers, HealthSite
 from mtatwist.interfaces import DirectoryTrouble
@@ -267,7 +267,7 @@ def test_an_endpoint_that_can_not_be_bound_ends_the_start_with_71() -> None:
     def leave(code: int, why: str) -> Any:
         raise SystemExit(f"{code}: {why}")
 
-    endpoint = HealthEndpoint(Taken(), "tcp:8080", Served().site, fail=leave)
+    endpoint = BoundEndpoint(Taken(), "health.endpoint", "tcp:8080", Served().site, fail=leave, lost=leave)
     with pytest.raises(SystemExit, match=r"^71: health.endpoint 'tcp:8080' can't be bound: Address already in use$"):
         endpoint.privilegedStartService()
 

@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
 
 from mtatwist import __version__
+from mtatwist.bound import BoundEndpoint
 from mtatwist.config import Config, ConfigError, Problem
 from mtatwist.dns.hosts import Hosts
-from mtatwist.health.endpoint import HealthEndpoint
 from mtatwist.health.readiness import NotReady, Phase, Readiness
 from mtatwist.health.site import Answers, HealthSite
 from mtatwist.interfaces import DirectoryTrouble, IDirectory
@@ -26,6 +27,8 @@ from mtatwist.metrics.push import PushLoop
 from mtatwist.metrics.queue import QueueWatch
 from mtatwist.receive.listener import Listener
 from mtatwist.spool.sqlite import SqliteSpool
+
+_log = Logger()
 
 COUNT_SECONDS = 15.0
 """Time between two counts of the queue."""
@@ -64,12 +67,13 @@ class Watching:
         self.readiness = Readiness(checks, clock=reactor)
         self._process = ProcessWatch(reactor, metrics)
         self._queue = QueueWatch(spool.survey, interval=COUNT_SECONDS, clock=reactor, now=queue_time, metrics=metrics)
-        self._endpoint: HealthEndpoint | None = None
+        self._endpoint: BoundEndpoint | None = None
         self._push: PushLoop | None = None
         if config.health.endpoint is not None:
             answers = Answers(self.readiness, metrics, self._text, text.CONTENT_TYPE)
             site = HealthSite(answers, reactor)
-            self._endpoint = HealthEndpoint(reactor, config.health.endpoint, site, fail=fail)
+            endpoint = config.health.endpoint
+            self._endpoint = BoundEndpoint(reactor, "health.endpoint", endpoint, site, fail=fail, lost=_not_bound)
         if config.metrics.endpoint is not None:
             self._push = self._make_push(config, config.metrics.endpoint, reactor, wall)
 
@@ -174,3 +178,8 @@ class Watching:
             await self._directory.search("(objectClass=*)", ["1.1"], 1)
         except DirectoryTrouble as error:
             raise NotReady(str(error)) from None
+
+
+def _not_bound(code: int, why: str) -> None:
+    """Mail is more than its probes: it goes on."""
+    _log.critical("health_not_bound", reason=why)
