@@ -139,7 +139,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("line", BROKEN)
+@pytest.mark.parametrize("line", BROKEN, ids=lambda line: ascii(line.replace(QUICK, "HASH")))
 def test_a_broken_line_is_named_at_the_start(rig: Rig, line: str) -> None:
     with pytest.raises(UserFileError) as refused:
         rig.start(f"bob:{QUICK}\n\n{line}\n")

@@ -112,7 +112,15 @@ def test_a_reply_that_cannot_be_read_is_asked_for_over_tcp(speak: Any) -> None:
     assert rig.network.open == 0
 
 
-@pytest.mark.parametrize("speak", [cut, counting_wrong, lambda query: b"", lambda query: OSError(), other_id], ids=str)
+def nothing(query: bytes) -> bytes:
+    return b""
+
+
+def trouble(query: bytes) -> OSError:
+    return OSError()
+
+
+@pytest.mark.parametrize("speak", [cut, counting_wrong, nothing, trouble, other_id], ids=lambda f: f.__name__)
 def test_if_that_is_no_better_the_next_server_is_asked(speak: Any) -> None:
     rig = Rig(cut, servers=[ONE, TWO])
     rig.network.tcp[ONE] = (lambda query: EVIL(query).to_wire()[:1]) if speak is other_id else speak
