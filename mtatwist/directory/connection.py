@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ldap3
-from ldap3.core.exceptions import LDAPCommunicationError, LDAPStartTLSError
+from ldap3.core.exceptions import LDAPCommunicationError, LDAPSessionTerminatedByServerError, LDAPStartTLSError
 from zope.interface import implementer
 
 from mtatwist.directory.limited import LimitedSocket
+from mtatwist.directory.named import NamedServer
 from mtatwist.directory.tls import CheckedTls
 from mtatwist.interfaces import IEntry
 
@@ -93,7 +94,7 @@ class Connection:
             assert access.context is not None
             self._tls = CheckedTls(access.context, host, deadline, now)
         # A server object that was used before would remember trouble.
-        server = ldap3.Server(
+        self._server = NamedServer(
             host,
             port,
             use_ssl=implicit_tls,
@@ -103,7 +104,7 @@ class Connection:
             allowed_referral_hosts=[],
         )
         self._ldap = ldap3.Connection(
-            server,
+            self._server,
             # Who uses it uses it alone; the safe one would copy each answer, for a tenth of the time.
             client_strategy=ldap3.SYNC,
             auto_referrals=False,
@@ -112,6 +113,8 @@ class Connection:
             check_names=False,
             return_empty_attributes=False,
         )
+        # What StartTLS is asked for on: ldap3 forgets a connection that ends meanwhile.
+        self._first: LimitedSocket | None = None
         # It puts what it has read together anew after each read.
         self._ldap.strategy.socket_size = READ_SIZE
         try:
@@ -126,7 +129,7 @@ class Connection:
         if self._tls is None or not self._tls.established:
             plain = self._ldap.socket
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._ldap.socket = LimitedSocket(plain, deadline, self._now)
+            self._first = self._ldap.socket = LimitedSocket(plain, deadline, self._now)
             if self._tls is not None:
                 self._ldap.start_tls(read_server_info=False)
 
@@ -181,7 +184,7 @@ class Connection:
             self._drop(limited)
             raise
         except Exception as error:
-            limited = self._ldap.socket or limited
+            limited = self._ldap.socket or limited or self._first
             self._drop(limited)
             raise self._reason(error, limited) from None
 
@@ -196,9 +199,16 @@ class Connection:
             return ServerUntrusted(
                 f"there is no TLS with it: {why.replace('_', ' ').lower() if why else refused or error}"
             )
+        if self._server.unresolved is not None:
+            return ConnectionLost(f"its name can't be resolved: {self._server.unresolved}")
         if isinstance(error, LDAPCommunicationError | OSError):
             # What ldap3 was doing is of no interest, and a number no explanation.
-            return ConnectionLost(re.sub(r"^.*\[Errno -?\d+\] ", "", str(error)))
+            why = re.sub(r"^.*\[Errno -?\d+\] ", "", str(error))
+            if isinstance(error, LDAPSessionTerminatedByServerError):
+                why = "it closed the connection"
+            if self._tls is not None and not self._tls.established and self._first is not None:
+                why += " before TLS: is that the ldaps port?"
+            return ConnectionLost(why)
         return OperationRefused(f"{type(error).__name__}: {error}")
 
     def _drop(self, limited: Any) -> None:

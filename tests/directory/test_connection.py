@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -198,8 +199,56 @@ def test_nobody_is_there() -> None:
 
 
 def test_a_name_that_does_not_exist() -> None:
-    with pytest.raises(ServerFailed):
+    with pytest.raises(ServerFailed, match=r"^its name can't be resolved: .*[Nn]ame"):
         Connection("no.such.host.invalid", 389, False, PLAIN, soon(), time.monotonic)
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(ServerFailed, match=r"^its name can't be resolved: it is not a host name$"):
+        Connection("x" * 64 + ".example", 389, False, PLAIN, soon(), time.monotonic)
+
+
+def test_the_first_address_that_answers_is_taken(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(answering(result(0x61, 0)))
+    found = [
+        (family, socket.SOCK_STREAM, 6, "", address)
+        for family, address in (
+            (socket.AF_INET6, ("::1", server.port, 0, 0)),
+            (socket.AF_INET, ("127.0.0.1", server.port)),
+        )
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    connection = Connection("two.example", server.port, False, PLAIN, soon(), time.monotonic)
+    assert connection.bind("cn=a", b"secret", soon()) == 0
+
+
+def closing(client: socket.socket) -> None:
+    client.recv(4096)
+
+
+def a_tls_server(client: socket.socket) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with suppress(ssl.SSLError):
+        context.wrap_socket(client, server_side=True)
+
+
+@pytest.mark.parametrize(
+    ("play", "why"),
+    [(closing, "it closed the connection"), (a_tls_server, "(it closed the connection|Connection reset by peer)")],
+)
+def test_start_tls_on_the_ldaps_port(serve: Serve, play: Play, why: str) -> None:
+    with pytest.raises(ConnectionLost, match=rf"^{why} before TLS: is that the ldaps port\?$"):
+        serve(play).connect(Access(context=make_context(None)))
+
+
+def test_start_tls_is_not_answered(serve: Serve) -> None:
+    with pytest.raises(ServerSilent):
+        serve(silent).connect(Access(context=make_context(None)), 0.5)
+
+
+def test_a_connection_that_is_closed(serve: Serve) -> None:
+    with pytest.raises(ConnectionLost, match=r"^it closed the connection$"):
+        serve(closing).connect().bind("cn=a", b"secret", soon())
 
 
 @pytest.mark.parametrize("implicit", [False, True])
