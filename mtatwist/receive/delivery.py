@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -182,8 +183,8 @@ class Delivery:
 
     def _join(self, transaction: Transaction, found: Sequence[Recipient], named: str) -> Reply | None:
         # Named twice (or as postmaster and by name, or in two groups): one copy is what anyone wants.
-        there = {_mailbox(recipient) for recipient in transaction.recipients}
-        new = [recipient for recipient in found if _mailbox(recipient) not in there]
+        there = {self._mailbox(recipient) for recipient in transaction.recipients}
+        new = [recipient for recipient in found if self._mailbox(recipient) not in there]
         if len(found) > 1 and len(there) + len(new) > self._door.expansion:
             return TOO_MANY_RECIPIENTS
         for recipient in new:
@@ -195,6 +196,14 @@ class Delivery:
         if named not in transaction.named:
             transaction.named.append(named)
         return None
+
+    def _mailbox(self, recipient: Recipient) -> tuple[str, str]:
+        """Equal for addresses of one mailbox, as far as anybody can tell: at domains of ours, case makes no difference,
+        and elsewhere it is for others to say (RFC 5321 §2.4)."""
+        local = recipient.address.rpartition("@")[0]
+        if recipient.domain in self._door.domains:
+            local = unicodedata.normalize("NFC", local).lower()
+        return local, recipient.domain
 
     # IMessageDelivery: how any other protocol of twisted.mail does.
 
@@ -299,11 +308,6 @@ class Intake:
         _log.error("not_stored", session=self._transaction.session.id, error=failure.getErrorMessage())
         self.abort()
         return OUR_TROUBLE
-
-
-def _mailbox(recipient: Recipient) -> tuple[str, str]:
-    """Equal for addresses of one mailbox, as far as anybody can tell."""
-    return recipient.address.rpartition("@")[0], recipient.domain
 
 
 def _text(name: str | bytes) -> str:

@@ -51,6 +51,25 @@ def test_each_gets_one_copy(server: Whole) -> None:
     assert [one.index for one in server.recipients()] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("aliases", [True, False])
+def test_case_makes_no_second_copy_at_our_domains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aliases: bool
+) -> None:
+    """With and without anybody who looks recipients up. Elsewhere it may make a second mailbox."""
+    (tmp_path / "aliases").write_text(ALIASES)
+    server = Whole(monkeypatch, tmp_path, {"relay.aliases": '"aliases"'} if aliases else {})
+    client = server.connect(peer="198.51.100.7")
+    paths = ["user2@here.test", "USER2@HERE.test", "É@here.test", "e\u0301@here.test", "a@away.test", "A@away.test"]
+    client.begin(*paths, mail="MAIL FROM:<me@away.test> SMTPUTF8")
+    client.say("DATA", b"Subject: x\r\n\r\n.\r\n")
+    assert [one.address for one in server.recipients()] == [
+        "user2@here.test",
+        "É@here.test",
+        "a@away.test",
+        "A@away.test",
+    ]
+
+
 def test_what_was_named_is_told(server: Whole) -> None:
     """To the log always, to the receivers only where it is no secret of theirs."""
     with capturedLogs() as events:
