@@ -38,7 +38,7 @@ class Address(NamedTuple):
         """The mailbox as it stands between < and >, quoted where it must be."""
         if not self.domain:
             return self.local
-        if _SAFE_LOCAL.fullmatch(self.local):
+        if is_dot_string(self.local):
             return f"{self.local}@{self.domain}"
         quoted = re.sub(r'(["\\])', r"\\\1", self.local)
         return f'"{quoted}"@{self.domain}'
@@ -85,6 +85,11 @@ def without_detail(local: str, delimiter: str) -> str:
     """The local part up to the first ``delimiter`` ("": there are no details), as in "user+detail" (RFC 5233)."""
     name = local.partition(delimiter)[0] if delimiter else local
     return name or local
+
+
+def is_dot_string(local: str) -> bool:
+    """Can the local part stand without quotes (RFC 5321 §4.1.2)?"""
+    return _SAFE_LOCAL.fullmatch(local) is not None
 
 
 def is_domain(text: str) -> bool:

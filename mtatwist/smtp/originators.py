@@ -1,7 +1,7 @@
 """Who a message says it is from: the mailboxes in its From and Sender fields (RFC 5322 §3.6.2, RFC 6854).
 
 Made for judging, not for showing: what two readers could read in two ways counts in both, and what can't be read is
-an error. The display name is not looked at.
+an error. The display name is not looked at, but for encoded words that hide addresses.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mtatwist.smtp.address import Address, AddressError
+from mtatwist.smtp.address import MAX_DOMAIN, MAX_LOCAL_PART, Address, AddressError
+from mtatwist.smtp.encoded_words import hidden_addresses
 from mtatwist.smtp.header import field_values
 
 MOST_MAILBOXES = 100
@@ -26,23 +27,39 @@ _TOKEN = re.compile(
 )
 _COMMENT_PART = re.compile(r"[^()\\]*(?:\\.[^()\\]*)*([()])")
 _Tokens = list[tuple[str, str]]
+_CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
+# NEL, as UTF-8 and as a lone octet, and the separators of lines and paragraphs.
+_LINE_ENDS = ("\x85", "\udc85", "\u2028", "\u2029")
 
 
 def mailboxes(header: bytes, name: bytes) -> list[Address]:
     """Those of all fields called ``name`` in the header section; none when there is no such field.
 
     Local parts are without quotes; octets that are not UTF-8 become U+FFFD. Raises AddressError when a field can't be
-    read or names nobody.
+    read or names nobody, and when anything in the header section could end a line, or a name, for some readers only.
     """
+    _check_characters(header)
     found: list[Address] = []
     for value in field_values(header, name):
-        named = _mailboxes(value.decode("utf-8", "replace"))
+        text = value.decode("utf-8", "replace")
+        named = _mailboxes(text)
         if not named:
             raise AddressError("it names nobody")
         found += named
+        if "=?" in text:
+            found += [_addr_spec(list(_tokens(each))) for each in hidden_addresses(text)]
         if len(found) > MOST_MAILBOXES:
             raise AddressError("there are too many mailboxes")
     return found
+
+
+def _check_characters(header: bytes) -> None:
+    if len(header.translate(None, _CONTROLS)) < len(header):
+        raise AddressError("there is a control character in the header section")
+    if not header.isascii():
+        text = header.decode("utf-8", "surrogateescape")
+        if text.startswith("\ufeff") or any(each in text for each in _LINE_ENDS):
+            raise AddressError("there is something in the header section that may be the end of a line")
 
 
 def _mailboxes(value: str) -> list[Address]:
@@ -92,9 +109,12 @@ def _addr_spec(tokens: _Tokens) -> Address:
     if at < 0:
         raise AddressError("not a mailbox")
     local, domain = tokens[:at], tokens[at + 1 :]
-    if len(domain) == 1 and domain[0][0] == "literal":
-        return Address(_dotted(local, ("atom", "quoted")), domain[0][1])
-    return Address(_dotted(local, ("atom", "quoted")), _dotted(domain, ("atom",)))
+    literal = len(domain) == 1 and domain[0][0] == "literal"
+    found = Address(_dotted(local, ("atom", "quoted")), domain[0][1] if literal else _dotted(domain, ("atom",)))
+    # What comes next, such as composing characters, may take the square of their number.
+    if len(found.local.encode()) > MAX_LOCAL_PART or len(found.domain.encode()) > MAX_DOMAIN:
+        raise AddressError("an address is too long")
+    return found
 
 
 def _dotted(tokens: _Tokens, kinds: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtatwist.domain import wire_domain
 from mtatwist.log import EventLogger
-from mtatwist.smtp.address import NULL, Address, AddressError, parse_path, without_detail
+from mtatwist.smtp.address import NULL, Address, AddressError, is_dot_string, parse_path, without_detail
 from mtatwist.smtp.header import MAX_HEADER, header_end
 from mtatwist.smtp.originators import mailboxes
 from mtatwist.smtp.reply import Reply
@@ -29,14 +29,16 @@ def owns(account: Account, address: Address, delimiter: str) -> bool:
     """May this account send as ``address``, or as what it is without its detail?
 
     Upper and lower case of local parts is all the same, as it is to directories (but RFC 5321 §2.4); so are two ways
-    to encode the same characters, and U-labels and A-labels.
+    to encode the same characters, and U-labels and A-labels. A detail that needs quotes is none.
     """
     own = _own(account.addresses)
     try:
         if _canonical(address) in own:
             return True
         plain = without_detail(address.local, delimiter)
-        return plain != address.local and _canonical(address._replace(local=plain)) in own
+        # A detail that needs quotes has room for a whole name and address, which some readers show.
+        strippable = plain != address.local and is_dot_string("x" + address.local[len(plain) :])
+        return strippable and _canonical(address._replace(local=plain)) in own
     except ValueError:
         # No domain at all.
         return False

@@ -67,7 +67,8 @@ def test_date_and_message_id() -> None:
         (b"DATE:\r\n\r\n", ["Message-ID"]),
         (b"Message-Id: <>\r\nX-Date: x\r\nSubject: a\r\n Date: b\r\n\r\nDate: c\r\n", ["Date"]),
         (b"Resent-Date: x\r\nResent-Message-ID: <x@y>\r\n\r\n", ["Date", "Message-ID"]),
-        (b"Date: x\r\nMessage-ID: <x@y>\r\n" + b"X: \xff\xfe\x00\r\n\r\n\x00\xff\n\r", []),
+        (b"Date: x\r\nMessage-ID: <x@y>\r\n" + b"X: \xff\xfe\r\n\r\n\x00\xff\n\r", []),
+        (b"Date: x\r\nMessage-ID: <x@y>\r\nX: \x00\r\n\r\n", ["Sender"]),
     ],
 )
 def test_what_is_added(message: bytes, names: list[str]) -> None:

@@ -53,6 +53,12 @@ def path(text: str) -> Address:
         ("+alice@example.org", False),
         ("grun@example.org", False),
         ('"alice@example.org"@evil.test', False),
+        # A detail with room for anything.
+        ('"alice+ <ceo@bank.test>"@example.org', False),
+        ('"alice+\\"<ceo@bank.test>"@example.org', False),
+        ('"alice+a..b"@example.org', False),
+        ("alice+@example.org", True),
+        ('"a b+lists"@example.org', True),
         ("alice@\u2603\ufe0f.test", False),
     ],
 )
@@ -125,6 +131,10 @@ FOREIGN = b"From: Bob <bob@example.org>\r\n\r\n"
         (b"From: Alice\r\n\r\n", False),
         (b"From: \xff\xfe@example.org\r\n\r\n", False),
         (b"X: " + b"x" * MAX_HEADER, False),
+        (b"From: =?utf-8?q?=3Cceo=40bank.test=3E=2C?= <alice@example.org>\r\n\r\n", False),
+        (b"From: =?utf-8?q?alice=40example.org?= <alice@example.org>\r\n\r\n", True),
+        (b"From\0: bob@example.org\r\n" + OWN, False),
+        (b"X: y\x0cFrom: bob@example.org\r\n" + OWN, False),
         # Nobody is told anything wrong.
         (b"Subject: x\r\n\r\n", True),
         (b"", True),
