@@ -29,8 +29,12 @@ FOUND_SECONDS = 300.0
 ABSENT_SECONDS = 60.0
 """How long it is remembered that it does not."""
 
+IN_TROUBLE_SECONDS = FOUND_SECONDS + 2 * ABSENT_SECONDS
+"""How long the last answer about an alias is good enough when there is no other. Who is known to exist must not be
+turned away because it is forgotten that they are no alias: that was asked up to ABSENT_SECONDS before."""
+
 REMEMBERED = 10_000
-"""Addresses remembered for each of these two times, and for each of the two questions; members of groups count, too."""
+"""Addresses remembered for each of these times, and for each of the two questions; members of groups count, too."""
 
 UNDER_WAY = 1000
 """Questions at the same time; who would ask more is told at once that there is trouble."""
@@ -65,9 +69,13 @@ class Searches:
 
 
 class _Question:
-    """One kind of question: what is known of it, and what is being asked now."""
+    """One kind of question: what is known of it, and what is being asked now.
 
-    def __init__(self, clock: IReactorTime) -> None:
+    ``in_trouble``: the last answers, for when the directory gives none; None: there is nothing to say then.
+    """
+
+    def __init__(self, clock: IReactorTime, in_trouble: Remembered[Name, str] | None = None) -> None:
+        self.in_trouble = in_trouble
         self.found: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=FOUND_SECONDS, clock=clock)
         self.absent: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=ABSENT_SECONDS, clock=clock)
         self.under_way: dict[Name, Shared[tuple[str, ...]]] = {}
@@ -80,7 +88,9 @@ class DirectoryRecipients:
         self._directory = directory
         self._searches = searches
         self._users = _Question(clock)
-        self._aliases = _Question(clock)
+        # Not so of users: that there was nobody a while ago is no reason to refuse mail for good.
+        in_trouble: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=IN_TROUBLE_SECONDS, clock=clock)
+        self._aliases = _Question(clock, in_trouble)
 
     @property
     def tells_who_exists(self) -> bool:
@@ -107,6 +117,17 @@ class DirectoryRecipients:
             known = question.absent.get(name)
         if known is not None:
             return known
+        try:
+            return await self._ask_anew(question, name, search)
+        except DirectoryTrouble:
+            last = None if question.in_trouble is None else question.in_trouble.get(name)
+            if last is None:
+                raise
+            return last
+
+    async def _ask_anew(
+        self, question: _Question, name: Name, search: Callable[[], Coroutine[Any, Any, tuple[str, ...]]]
+    ) -> tuple[str, ...]:
         asked = question.under_way.get(name)
         if asked is None:
             if len(question.under_way) >= UNDER_WAY:
@@ -120,6 +141,8 @@ class DirectoryRecipients:
     @staticmethod
     def _remember(answer: tuple[str, ...], question: _Question, name: Name) -> tuple[str, ...]:
         (question.found if answer else question.absent).put(name, answer)
+        if question.in_trouble is not None:
+            question.in_trouble.put(name, answer)
         return answer
 
     @staticmethod

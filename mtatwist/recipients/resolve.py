@@ -237,19 +237,29 @@ class Resolver:
         if not self._is_ours(address.domain):
             return _Found(address)
         whole = name_of(address)
+        trouble: DirectoryTrouble | None = None
         for name in (whole, plain(whole, self._delimiter)):
             if name is None:
                 break
             # Who is a member of itself wants the mail, too.
             members = await known.members(name) if name != step.alias else ()
             if members:
+                if trouble is not None:
+                    # The whole address may be somebody of their own, who goes before this alias.
+                    raise trouble
                 return _Found(alias=name, members=members)
             if address == self._postmaster:
                 return _Found(address)
             if _is_postmaster(address):
                 return _Found(alias=whole, members=[self._postmaster])
-            if await known.exists(name):
-                return _Found(address)
+            try:
+                if await known.exists(name):
+                    return _Found(address)
+            except DirectoryTrouble as error:
+                # Who is known without the detail gets the mail, whether or not the whole address exists, too.
+                trouble = error
+        if trouble is not None:
+            raise trouble
         return _Found() if known.tells_who_exists else _Found(address)
 
 

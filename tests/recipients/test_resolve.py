@@ -367,6 +367,55 @@ def test_answers_are_remembered_for_a_while() -> None:
     assert asked("ann@here.test", "boss@here.test") == 3
 
 
+def test_who_was_known_five_minutes_ago_gets_mail_while_the_directory_is_away() -> None:
+    """Though that they are no alias is asked again each minute."""
+    directory = FakeDirectory(user("ann@here.test"))
+    rig = Rig(directory=directory)
+    # When they are found to exist again, what is known of an alias is as old as it can be.
+    for seconds in (0, 241, 59):
+        rig.clock.advance(seconds)
+        assert rig.get("ann+news@here.test") == ["ann+news@here.test"]
+    directory.trouble = True
+    for seconds in (1, 74, 74, 74, 74):
+        rig.clock.advance(seconds)
+        assert rig.get("ann@here.test") == ["ann@here.test"]
+        assert rig.get("ann+news@here.test") == ["ann+news@here.test"]
+        # Nobody has ever said that this is no alias.
+        assert rig.get("ann+new@here.test") == 451
+    rig.clock.advance(5)
+    assert rig.get("ann@here.test") == 451
+    assert rig.get("ann+news@here.test") == 451
+
+
+def test_who_was_unknown_is_not_refused_for_good_while_the_directory_is_away() -> None:
+    """They may be new."""
+    directory = FakeDirectory()
+    rig = Rig(directory=directory)
+    assert rig.get("ann@here.test") == 550
+    directory.trouble = True
+    assert rig.get("ann@here.test") == 550
+    rig.clock.advance(61)
+    assert rig.get("ann@here.test") == 451
+
+
+def test_a_detail_that_is_not_known_keeps_nobodys_mail_while_the_directory_is_away() -> None:
+    directory = FakeDirectory({**user("ann@here.test"), **forwarding("boss@here.test", "ann")})
+    rig = Rig(directory=directory, searches=replace(SEARCHES, alias_filter=None))
+    assert rig.get("ann@here.test") == ["ann@here.test"]
+    directory.trouble = True
+    assert rig.get("ann+new@here.test") == ["ann+new@here.test"]
+    assert rig.get("eve+new@here.test") == 451
+
+
+def test_an_alias_does_not_take_the_mail_of_an_address_that_may_exist() -> None:
+    directory = FakeDirectory({**user("boss+own@here.test"), **forwarding("boss@here.test", "ann")})
+    rig = Rig("boss: ann@away.test", directory=directory, searches=replace(SEARCHES, alias_filter=None))
+    directory.trouble = True
+    assert rig.get("boss+own@here.test") == 451
+    directory.trouble = False
+    assert rig.get("boss+own@here.test") == ["boss+own@here.test"]
+
+
 def test_one_question_at_a_time_for_each_address() -> None:
     directory = FakeDirectory(user("ann@here.test"))
     directory.silent = True
