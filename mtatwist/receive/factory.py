@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.mail import smtp
 from twisted.python.failure import Failure
 
+from mtatwist.auth.client import counted_network
 from mtatwist.output import Output
 from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.clock import Deadline
@@ -47,13 +48,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Sessions:
-    """The open sessions of all listeners, counted in all and for each address."""
+    """The open sessions of all listeners, counted in all and for each address: for IPv6, each /64, as one
+    customer has at least that."""
 
     def __init__(self, connections: int, connections_per_address: int) -> None:
         self._connections = connections
         self._per_address = connections_per_address
         self._open: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
+        self._by_network: Counter[str] = Counter()
         self._empty: Deferred[None] | None = None
         self.stopping = False
         self.turned: set[Turned] = set()
@@ -68,23 +70,24 @@ class Sessions:
         """
         if len(self._open) >= self._connections:
             return "limits.connections", self._connections
-        if address and self._by_address[address] >= self._per_address:
+        if address and self._by_network[counted_network(address)] >= self._per_address:
             return "limits.connections_per_address", self._per_address
         return None
 
     def add(self, protocol: Connection) -> None:
         """A session began."""
         self._open.add(protocol)
-        self._by_address[protocol.session.peer] += 1
+        self._by_network[counted_network(protocol.session.peer)] += 1
 
     def discard(self, protocol: Connection) -> None:
         """A session ended."""
         if protocol not in self._open:
             return
         self._open.discard(protocol)
-        self._by_address[protocol.session.peer] -= 1
-        if not self._by_address[protocol.session.peer]:
-            del self._by_address[protocol.session.peer]
+        network = counted_network(protocol.session.peer)
+        self._by_network[network] -= 1
+        if not self._by_network[network]:
+            del self._by_network[network]
         if not self._open and self._empty is not None:
             empty, self._empty = self._empty, None
             empty.callback(None)

@@ -177,7 +177,9 @@ class Limits:
     recipients: int = key(v.integer(1), 100, "The most recipients of one message; further ones get 452.")
     connections: int = key(v.integer(1), 1000, "The most connections at the same time; further ones get 421.")
     connections_per_address: int = key(
-        v.integer(1), 50, "The most connections at the same time from one address; further ones get 421."
+        v.integer(1),
+        50,
+        "The most connections at the same time from one IPv4 address, or one /64 of IPv6; further ones get 421.",
     )
     hops: int = key(
         v.integer(1),

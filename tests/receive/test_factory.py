@@ -65,6 +65,20 @@ def test_an_address_has_so_many_sessions_and_no_more() -> None:
     assert rig.connect("192.0.2.1")[1].startswith("220 ")
 
 
+def test_a_network_of_ipv6_counts_as_one_address() -> None:
+    """Who has one address of a /64 has all of them."""
+    rig = Rig(connections=5)
+    first, _ = rig.connect("2001:db8:1:2::1")
+    rig.connect("2001:db8:1:2:ffff::2")
+    assert rig.connect("2001:db8:1:2::3")[1].startswith("421 4.7.0 ")
+    assert rig.connect("2001:db8:1:3::1")[1].startswith("220 ")
+    first.connectionLost()
+    assert rig.connect("2001:db8:1:2::3")[1].startswith("220 ")
+    # IPv4 within IPv6 is IPv4.
+    assert rig.connect("::ffff:192.0.2.1")[1].startswith("220 ")
+    assert rig.connect("::ffff:192.0.2.2")[1].startswith("220 ")
+
+
 def test_the_log_names_the_limit_that_keeps_a_session_out() -> None:
     rig = Rig()
     with capturedLogs() as events:
