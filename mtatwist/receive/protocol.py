@@ -271,6 +271,7 @@ class ReceiveProtocol(LoginConnection):
     def _forget_session(self) -> None:
         self._reset()
         self.session.helo = ""
+        self.session.extended = False
         self._helo = (None, self.session.peer.encode())
         self._log_out()
 
