@@ -54,6 +54,9 @@ from mtatwist.wiring.watching import Watching
 
 _log = Logger()
 
+LOG_MODE = 0o640
+"""Of a log file that is made: people's addresses are in it."""
+
 
 class Options(usage.Options):
     """What ``twistd mta`` can be told."""
@@ -206,7 +209,9 @@ class Mta(MultiService):
         if self._twistd.get("nodaemon", True) and name in (None, "-"):
             stream: Any = sys.stdout
         else:
-            stream = LogFile.fromFullPath(os.path.abspath(name or "twistd.log"))
+            path = os.path.abspath(name or "twistd.log")
+            # A file that is there keeps the mode that somebody gave it.
+            stream = LogFile.fromFullPath(path, defaultMode=None if os.path.exists(path) else LOG_MODE)
             stream.isatty = lambda: False
         observer = LineObserver(stream, self._config.log.format, self._reactor)
         self._reactor.addSystemEventTrigger("after", "shutdown", observer.flush)

@@ -37,6 +37,21 @@ def test_a_port_in_use_exits_71_naming_it(make_mta: MakeMta) -> None:
     assert str(port) in mta.log()
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, 0o640), (0o600, 0o600), (0o644, 0o644)])
+def test_not_everybody_reads_the_log(make_mta: MakeMta, tmp_path: Path, before: int | None, after: int) -> None:
+    """People's addresses are in it. Whoever gave the file another mode meant it."""
+    log = tmp_path / "mta.log"
+    if before is not None:
+        log.touch()
+        log.chmod(before)
+    mta = make_mta(relaying_to(2525), options=["--logfile", str(log)])
+    child = mta.spawn()
+    wait_until(lambda: log.exists() and '"event":"start"' in log.read_text().replace(" ", ""), 30, mta.log)
+    assert log.stat().st_mode & 0o777 == after
+    mta.stop()
+    assert not child.running
+
+
 LATE = Path(__file__).parents[1] / "rigs" / "late"
 
 
