@@ -17,7 +17,7 @@ from mtatwist.schema.declare import Computed, Key, Required, Table
 from mtatwist.values.base import toml_text
 
 WIDTH = 79
-GENERATED = "Generated from mtatwist/schema.py by: mtactl config describe"
+GENERATED = "Generated from the package mtatwist/schema by: mtactl config describe"
 # A comment cannot make a server that receives nothing, so the example file has this one line in force.
 IN_FORCE = "listen.endpoint"
 
