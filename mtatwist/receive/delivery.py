@@ -148,7 +148,7 @@ class Delivery:
         if account is None or submission is None:
             return Intake(door, transaction, writer)
         usage = submission.usage
-        sending = None if usage is None else usage.begin(account.name, len(transaction.named))
+        sending = None if usage is None else usage.begin(session, len(transaction.named))
         if isinstance(sending, Reply):
             writer.abort()
             return sending

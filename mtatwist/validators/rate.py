@@ -27,12 +27,12 @@ class Rate:
 
     def mail(self, transaction: Transaction) -> Reply | None:
         """One more message?"""
-        account = transaction.session.account
-        return None if self._usage is None or account is None else self._usage.refusal(account.name, 0)
+        session = transaction.session
+        return None if self._usage is None or session.account is None else self._usage.refusal(session, 0)
 
     def rcpt(self, transaction: Transaction, recipient: Recipient) -> Reply | None:
         """One more recipient?"""
-        account = transaction.session.account
-        if self._usage is None or account is None:
+        session = transaction.session
+        if self._usage is None or session.account is None:
             return None
-        return self._usage.refusal(account.name, len(transaction.named) + 1)
+        return self._usage.refusal(session, len(transaction.named) + 1)

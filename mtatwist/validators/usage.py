@@ -16,6 +16,7 @@ from mtatwist.validators.window import Limit, Window, newest
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
+    from mtatwist.transaction import Session
 
 _log = Logger()
 
@@ -29,17 +30,19 @@ SAVE_SECONDS = 5.0
 class Sending:
     """A message on its way in. It counts from now on: for good once it is accepted, and no more once it is dropped."""
 
-    def __init__(self, usage: Usage, account: str, recipients: int) -> None:
+    def __init__(self, usage: Usage, session: Session, recipients: int) -> None:
         self._usage = usage
-        self._account = account
+        self._session = session
+        # The session may end, and forget it, while the message is being stored.
+        self._account = session.user
         self._recipients = recipients
         self._open = True
-        usage.hold(account, 1, recipients)
+        usage.hold(self._account, 1, recipients)
 
     def accepted(self) -> None:
         """It is on stable storage; even one that had been dropped before counts then."""
         self.dropped()
-        self._usage.count(self._account, self._recipients)
+        self._usage.count(self._account, self._recipients, self._session)
 
     def dropped(self) -> None:
         """It was refused, or its session ended."""
@@ -88,8 +91,9 @@ class Usage:
             timer.cancel()
             self._save()
 
-    def refusal(self, account: str, recipients: int) -> Reply | None:
-        """Why one more message, to so many recipients, is too much for now; None: it is not."""
+    def refusal(self, session: Session, recipients: int) -> Reply | None:
+        """Why one more message, to so many recipients, is too much for now; None: it is not. Somebody has logged in."""
+        account = session.user
         windows = self._windows.get(account)
         now = self._now()
         messages, others = self._held.get(account, (0, 0))
@@ -97,17 +101,23 @@ class Usage:
             wanted = messages + 1 if limit.what == "messages" else others + recipients
             room = limit.most if windows is None else windows[position].room(now)
             if wanted > room:
-                return self._over(account, limit)
+                return self._over(session, limit)
         return None
 
-    def _over(self, account: str, limit: Limit) -> Reply:
+    def _over(self, session: Session, limit: Limit) -> Reply:
         self._metrics.submission_limited.value += 1
-        _log.info("submission_limited", user=account, limit=f"{limit.words} {limit.what}")
+        _log.info(
+            "submission_limited",
+            session=session.id,
+            peer=session.peer,
+            user=session.user,
+            limit=f"{limit.words} {limit.what}",
+        )
         return Reply(450, "4.7.1", f"Too many {limit.what} for now: you may send {limit.words}, try again later")
 
-    def begin(self, account: str, recipients: int) -> Sending | Reply:
+    def begin(self, session: Session, recipients: int) -> Sending | Reply:
         """A message's data is about to come: count it with those that others of the same account are sending."""
-        return self.refusal(account, recipients) or Sending(self, account, recipients)
+        return self.refusal(session, recipients) or Sending(self, session, recipients)
 
     def hold(self, account: str, messages: int, recipients: int) -> None:
         """So many more (or less) are on their way."""
@@ -116,8 +126,8 @@ class Usage:
         if held[0]:
             self._held[account] = held
 
-    def count(self, account: str, recipients: int) -> None:
-        """One message more was sent."""
+    def count(self, account: str, recipients: int, session: Session) -> None:
+        """One message more was sent, in that session."""
         now = self._now()
         windows = self._windows.pop(account, None) or [Window(limit) for limit in self._limits]
         self._windows[account] = windows
@@ -126,6 +136,8 @@ class Usage:
                 self._metrics.submission_limits_near.value += 1
                 _log.warn(
                     "submission_limit_near",
+                    session=session.id,
+                    peer=session.peer,
                     user=account,
                     limit=f"{window.limit.words} {window.limit.what}",
                     sent=window.total(now),

@@ -8,6 +8,7 @@ import apsw
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from mtatwist.envelope import Recipient
 from mtatwist.metrics.instruments import Instruments
@@ -55,9 +56,13 @@ class Server:
         return {str(account) for (account,) in self.database.execute("SELECT account FROM submission_usage")}
 
 
+def session_of(account: str) -> Session:
+    return Session("5e55", "submission", "192.0.2.7", account=Account(account))
+
+
 def send(usage: Usage, account: str = "alice", recipients: int = 1) -> Reply | None:
     """A message that is accepted, or why not."""
-    sending = usage.begin(account, recipients)
+    sending = usage.begin(session_of(account), recipients)
     if isinstance(sending, Reply):
         return sending
     sending.accepted()
@@ -83,10 +88,30 @@ def test_messages_and_recipients_are_counted_apart() -> None:
     assert send(usage, "bob", 10) is None
 
 
+def test_the_log_tells_who_and_from_where() -> None:
+    usage = Server().run()
+    with capturedLogs() as events:
+        for _ in range(6):
+            send(usage)
+    said = [(event["log_format"], event["session"], event["peer"], event["user"]) for event in events]
+    assert said == [(f"submission_limit{what}", "5e55", "192.0.2.7", "alice") for what in ("_near", "ed")]
+
+
+def test_a_session_that_ended_meanwhile_still_counts_for_its_account() -> None:
+    usage = Server().run()
+    for _ in range(5):
+        session = session_of("alice")
+        sending = usage.begin(session, 1)
+        assert isinstance(sending, Sending)
+        session.account = None
+        sending.accepted()
+    assert send(usage) is not None
+
+
 def test_what_is_not_accepted_does_not_count() -> None:
     usage = Server().run()
     for _ in range(20):
-        sending = usage.begin("alice", 10)
+        sending = usage.begin(session_of("alice"), 10)
         assert isinstance(sending, Sending)
         sending.dropped()
         sending.dropped()
@@ -95,11 +120,11 @@ def test_what_is_not_accepted_does_not_count() -> None:
 
 def test_messages_on_their_way_at_the_same_time_count() -> None:
     usage = Server().run()
-    begun = [usage.begin("alice", 1) for _ in range(20)]
+    begun = [usage.begin(session_of("alice"), 1) for _ in range(20)]
     going = [sending for sending in begun if isinstance(sending, Sending)]
     assert len(going) == 5
     going[0].dropped()
-    assert isinstance(usage.begin("alice", 1), Sending)
+    assert isinstance(usage.begin(session_of("alice"), 1), Sending)
     # The session had ended, but the message was stored.
     going[0].accepted()
     assert send(usage) is not None
@@ -107,12 +132,12 @@ def test_messages_on_their_way_at_the_same_time_count() -> None:
 
 def test_recipients_of_messages_on_their_way_count() -> None:
     usage = Server().run()
-    first = usage.begin("alice", 6)
+    first = usage.begin(session_of("alice"), 6)
     assert isinstance(first, Sending)
-    assert isinstance(usage.begin("alice", 5), Reply)
-    assert isinstance(usage.begin("alice", 4), Sending)
+    assert isinstance(usage.begin(session_of("alice"), 5), Reply)
+    assert isinstance(usage.begin(session_of("alice"), 4), Sending)
     first.dropped()
-    assert isinstance(usage.begin("alice", 6), Sending)
+    assert isinstance(usage.begin(session_of("alice"), 6), Sending)
 
 
 def test_a_restart_forgets_nothing() -> None:
