@@ -24,6 +24,7 @@ FLOORS = (
     ("receive", "relay", "control", "health", *METRICS),
     ("validators", "auth", "directory", "recipients", "spool", "transports", "tls", "dns"),
     (
+        "authorities",
         "store",
         "domain",
         "envelope",

@@ -23,6 +23,7 @@ from mtatwist import __version__
 from mtatwist import describe as text
 from mtatwist.auth import user_file
 from mtatwist.auth.user_file import UserFileError
+from mtatwist.authorities import AuthoritiesError, read_authorities
 from mtatwist.config import Config, ConfigError, Problem, load
 from mtatwist.control.spool_cli import Say, spool_group
 from mtatwist.control.users_cli import UserFile, users_group
@@ -132,6 +133,28 @@ def _try_certificates(file: str, loaded: Config) -> list[str]:
     return warnings
 
 
+def _try_authorities(file: str, loaded: Config) -> list[str]:
+    """Read those that the directory and the collector are known by as the server will. Raises ConfigError."""
+    ldap, metrics = loaded.auth.ldap, loaded.metrics
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    for key, path, used in (
+        ("auth.ldap.ca_file", ldap.ca_file, ldap.uses_tls),
+        ("metrics.ca_file", metrics.ca_file, metrics.endpoint is not None),
+    ):
+        try:
+            if path is not None and used:
+                read_authorities(path)
+        except AuthoritiesError as error:
+            if error.forbidden:
+                warnings.append(f"{key}: {error}; it was not checked")
+            else:
+                problems.append(Problem(file, key, str(error)))
+    if problems:
+        raise ConfigError(problems)
+    return warnings
+
+
 def _try_recipients(file: str, loaded: Config) -> list[str]:
     """Read aliases and recipients as the server will; gives warnings. Raises ConfigError."""
     relay = loaded.relay
@@ -180,7 +203,7 @@ def check(context: click.Context, file: str) -> None:
     try:
         loaded = load(file)
         warnings = list(loaded.warnings)
-        for attempt in (_try_certificates, _try_users, _try_recipients):
+        for attempt in (_try_certificates, _try_authorities, _try_users, _try_recipients):
             try:
                 warnings += attempt(file, loaded)
             except ConfigError as error:

@@ -7,15 +7,17 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from ldap3 import Tls
 
+from mtatwist.authorities import read_authorities
 from mtatwist.directory.limited import LimitedSocket
 
 
 def make_context(ca_file: str | None) -> ssl.SSLContext:
-    """Trusts the authorities in this PEM file, or the system's. Raises OSError (ssl.SSLError is one) when it can't be
-    used."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca_file)
+    """Trusts the authorities in this PEM file, or the system's. Raises AuthoritiesError."""
+    found = None if ca_file is None else b"".join(each.public_bytes(Encoding.DER) for each in read_authorities(ca_file))
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=found)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

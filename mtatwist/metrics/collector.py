@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import re
 from collections.abc import Callable
 from typing import Any, cast
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from hyperlink import URL
 from OpenSSL import SSL
 from treq.client import HTTPClient
@@ -20,6 +20,7 @@ from twisted.web.http import stringToDatetime
 from twisted.web.http_headers import Headers
 
 from mtatwist import __version__
+from mtatwist.authorities import read_authorities
 from mtatwist.metrics.exchange import DEADLINE, Content, Exchange, FindAddresses
 from mtatwist.metrics.otlp import rejected
 
@@ -60,16 +61,10 @@ class PushFailed(Exception):
 
 
 def trust_in(ca_file: str | None) -> Any:
-    """The certificate authorities of a PEM file, or without one those that this machine trusts.
-
-    Raises OSError, ValueError or SSL.Error when it can't be used.
-    """
+    """The authorities in a PEM file, or without one those that this machine trusts. Raises AuthoritiesError."""
     if ca_file is None:
         return platformTrust()
-    with open(ca_file, "rb") as file:
-        found = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", file.read(), re.DOTALL)
-    if not found:
-        raise ValueError("there is no certificate in it")
+    found = [each.public_bytes(Encoding.PEM) for each in read_authorities(ca_file)]
     return trustRootFromCertificates([Certificate.loadPEM(each) for each in found])
 
 

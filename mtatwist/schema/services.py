@@ -96,6 +96,11 @@ class Ldap:
         'The search that finds a member by its name; "(distinguishedName={dn})" for Active Directory.',
     )
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether any of the servers has to show a certificate."""
+        return any(self.start_tls or uri.lower().startswith("ldaps:") for uri in self.uris)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Lockout:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
 from mtatwist.auth.ldap import LdapChecker
 from mtatwist.auth.offline import OfflineCache
+from mtatwist.authorities import AuthoritiesError
 from mtatwist.config import Config, ConfigError, Problem
 from mtatwist.directory.connection import Access
 from mtatwist.directory.directory import Directory
@@ -25,13 +25,12 @@ def make_directory(config: Config, reactor: Any, metrics: Instruments) -> Direct
     if not settings.uris:
         return None
     context = None
-    if settings.start_tls or any(uri.lower().startswith("ldaps:") for uri in settings.uris):
+    if settings.uses_tls:
         try:
             # Now, while the process may still read the file.
             context = make_context(settings.ca_file)
-        except OSError as error:
-            why = "has no certificates in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
-            raise ConfigError([Problem("", "auth.ldap.ca_file", f"{settings.ca_file}: {why}")]) from None
+        except AuthoritiesError as error:
+            raise ConfigError([Problem(config.source or "", "auth.ldap.ca_file", str(error))]) from None
     access = Access(
         context=context,
         start_tls=settings.start_tls,

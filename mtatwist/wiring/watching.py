@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 from mtatwist import __version__
+from mtatwist.authorities import AuthoritiesError
 from mtatwist.bound import BoundEndpoint
 from mtatwist.config import Config, ConfigError, Problem
 from mtatwist.dns.hosts import Hosts
@@ -81,9 +81,8 @@ class Watching:
         settings, started = config.metrics, wall()
         try:
             trust = trust_in(settings.ca_file)
-        except (OSError, ValueError, SSL.Error) as error:
-            reason = f"{settings.ca_file} can't be used: {getattr(error, 'strerror', None) or error or 'not PEM'}"
-            raise ConfigError([Problem(config.source or "", "metrics.ca_file", reason)]) from None
+        except AuthoritiesError as error:
+            raise ConfigError([Problem(config.source or "", "metrics.ca_file", str(error))]) from None
         collector = Collector(
             endpoint,
             api_key=None if settings.api_key is None else settings.api_key.reveal(),

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rigs import certificates
 
-from mtatwist import describe, schema
+from mtatwist import authorities, describe, schema
 from mtatwist.control.cli import main
 from mtatwist.schema.declare import Key
 from mtatwist.tls import keypair
@@ -102,6 +102,59 @@ def test_check_certificate_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = mtactl("config", "check", with_certificate(tmp_path, ours.certificate, ours.key))
     assert result.exit_code == 0
     assert f"warning: tls.private_key: {ours.key}: Permission denied: it was not checked" in result.stderr
+
+
+LDAPS = '[auth.ldap]\nuris = ["ldaps://ldap.test"]\nbase_dn = "dc=test"\nca_file = "{}"\n'
+START_TLS = LDAPS.replace("ldaps:", "ldap:")
+COLLECTOR = '[metrics]\nendpoint = "https://collector.test/v1/metrics"\nca_file = "{}"\n'
+
+
+def with_authority(directory: Path, table: str, authority: Path) -> str:
+    """A file that names an authority."""
+    file = directory / "authority.toml"
+    file.write_text('[[listen]]\nendpoint = "tcp:25"\n' + table.format(authority))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("table", "key"), [(LDAPS, "auth.ldap"), (START_TLS, "auth.ldap"), (COLLECTOR, "metrics")], ids=str
+)
+def test_check_authorities(tmp_path: Path, table: str, key: str) -> None:
+    """So are the authorities that others are known by."""
+    good, missing, text, broken = (tmp_path / name for name in ("good", "missing", "text", "broken"))
+    good.write_bytes(certificates.make(tmp_path).certificate.read_bytes())
+    text.write_text("no certificate")
+    broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    result = mtactl("config", "check", with_authority(tmp_path, table, good))
+    assert (result.exit_code, result.stderr) == (0, "")
+    for authority, reason in (
+        (missing, "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (text, "has no certificates in PEM form"),
+        (broken, "has no certificates in PEM form, or a broken one"),
+    ):
+        file = with_authority(tmp_path, table, authority)
+        result = mtactl("config", "check", file)
+        assert (result.exit_code, result.stdout) == (78, "")
+        assert result.stderr == f"{file}: {key}.ca_file: {authority}: {reason}\n"
+
+
+def test_check_authorities_that_nobody_asks_for(tmp_path: Path) -> None:
+    """The server does not read them either."""
+    for table in (START_TLS + "start_tls = false\n", COLLECTOR.replace("endpoint", "#")):
+        assert mtactl("config", "check", with_authority(tmp_path, table, tmp_path / "missing")).exit_code == 0
+
+
+def test_check_authorities_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the server's user may read can't be checked."""
+
+    def locked(path: str, *arguments: Any, **options: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(authorities, "open", locked, raising=False)
+    result = mtactl("config", "check", with_authority(tmp_path, LDAPS, tmp_path / "ca"))
+    assert result.exit_code == 0
+    assert f"warning: auth.ldap.ca_file: {tmp_path}/ca: Permission denied; it was not checked" in result.stderr
 
 
 def test_check_recipients(tmp_path: Path) -> None:

@@ -550,5 +550,5 @@ def test_a_ca_file_that_can_not_be_used(make_mta: Callable[..., Mta], tmp_path: 
         mta = make_mta(relaying_to(1, **{"auth": {"backend": "ldap"}, "auth.ldap": settings}))
         child = mta.spawn()
         assert child.wait(30) == 78
-        assert f"auth.ldap.ca_file: {file}: {why}" in child.output()
+        assert f"mta.toml: auth.ldap.ca_file: {file}: {why}" in child.output()
         file.unlink(missing_ok=True)

@@ -167,7 +167,7 @@ def test_the_collector_has_to_be_the_one_we_mean(
 def test_a_ca_file_that_is_none_ends_the_start(make_mta: MakeMta, sink: Sink) -> None:
     mta = make_mta(config(sink, "https://localhost/", ca_file="/etc/hostname"))
     assert mta.spawn().wait(30) == 78
-    assert "metrics.ca_file: /etc/hostname can't be used: there is no certificate in it" in mta.process.output()
+    assert "mta.toml: metrics.ca_file: /etc/hostname: has no certificates in PEM form" in mta.process.output()
 
 
 def test_the_last_push_says_how_it_ended(make_mta: MakeMta, sink: Sink) -> None:
