@@ -18,7 +18,7 @@ from mtatwist.auth.mechanisms import BadResponse, IMechanism, decode, encode
 from mtatwist.receive.attempt import Attempt
 from mtatwist.receive.connection import LOGGED
 from mtatwist.receive.content import ContentConnection
-from mtatwist.smtp import reply
+from mtatwist.smtp import command, reply
 from mtatwist.smtp.reply import Reply
 from mtatwist.transaction import Account, Session
 
@@ -88,10 +88,15 @@ class LoginConnection(ContentConnection):
         super().connectionLost(reason)
 
     def _said(self) -> str:
-        """Clients that don't listen send the password as if it were a command, when AUTH was refused."""
+        """Clients that don't listen send the password as if it were a command, when AUTH was refused: where people log
+        in, only what is a command is repeated."""
         said = super()._said()
-        secret = (self._auth_said or self.challengers) and self.lookupMethod(said.partition(" ")[0].upper()) is None
-        return "?" if secret and said else said
+        if not said or not (self._auth_said or self.challengers):
+            return said
+        verb = said.replace("\t", " ").partition(" ")[0]
+        if self.lookupMethod(verb.upper()) is None:
+            return "?"
+        return said if said == verb or command.names_path(self._line) else verb
 
     def ext_AUTH(self, rest: str) -> None:
         """RFC 4954 §4."""

@@ -70,6 +70,16 @@ def parse_path_command(keyword: str, rest: str) -> PathCommand:
     return PathCommand(address, parse_parameters(parameters) if parameters else {})
 
 
+def names_path(line: bytes) -> bool:
+    """Is the line a MAIL or RCPT command that can be read?"""
+    try:
+        verb, rest = split(line)
+        keyword = {"MAIL": "FROM:", "RCPT": "TO:"}.get(verb)
+        return keyword is not None and bool(parse_path_command(keyword, rest))
+    except CommandError:
+        return False
+
+
 def parse_parameters(text: str) -> dict[str, str]:
     """Read ``KEY=value KEY``; raises CommandError on bad syntax and on duplicates (RFC 5321 §4.1.2)."""
     parameters: dict[str, str] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receive.whole import Whole
+from receive.whole import SUBMISSION, Whole
 from twisted.logger import capturedLogs
 
 
@@ -41,6 +41,25 @@ def test_what_may_be_secret_is_not_repeated(server: Whole) -> None:
     (event,) = refusals(server, "AUTH PLAIN AG1lAHNlY3JldA==")
     assert event["command"] == "AUTH"
     assert "AG1l" not in str(event["reply"])
+
+
+def test_what_only_begins_like_a_path_is_not_repeated_after_auth(server: Whole) -> None:
+    """A password may begin with anything."""
+    lines = ("MAIL hunter2", "RCPT\thunter2", "Rcpt TO:hunter2", "MAIL FROM:<hunter2>", "RCPT TO:<you@here.test>")
+    _, *events = refusals(server, "AUTH PLAIN AG1lAHNlY3JldA==", *lines)
+    assert [event["command"] for event in events] == ["MAIL", "RCPT", "Rcpt", "MAIL", "RCPT TO:<you@here.test>"]
+    assert "hunter2" not in str(events)
+
+
+def test_nor_where_people_log_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submission = Whole(monkeypatch, tmp_path, SUBMISSION)
+    events = refusals(submission, "MAIL hunter2", "hunter2", "MAIL FROM:<me@away.test>")
+    assert [event["command"] for event in events] == ["MAIL", "?", "MAIL FROM:<me@away.test>"]
+
+
+def test_what_can_not_be_read_is_repeated_where_nobody_logs_in(server: Whole) -> None:
+    (event,) = refusals(server, "MAIL FROM:<nobody>")
+    assert event["command"] == "MAIL FROM:<nobody>"
 
 
 def test_a_line_that_is_none_has_no_command(server: Whole) -> None:
