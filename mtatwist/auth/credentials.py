@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from zope.interface import Attribute, implementer
@@ -58,3 +61,11 @@ class WrongPassword(UnauthorizedLogin):
     def __init__(self, account: str) -> None:
         super().__init__("wrong password")
         self.account = account
+
+
+class INamingChecker(ICredentialsChecker):
+    """Knows whose name it is before it looks at the password."""
+
+    def check(login: ILogin, named: Callable[[str], Awaitable[None]]) -> Any:
+        """As requestAvatarId(). Before the password is looked at, ``named`` is awaited with the account's name, as
+        Account.name has it; what it raises ends the login as it is."""

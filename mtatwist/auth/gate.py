@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import LoginDenied, LoginFailed, UnauthorizedLogin
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as Late
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtatwist.auth.client import Client, client, counted_name, counted_network
-from mtatwist.auth.credentials import AuthUnavailable, ILogin, WrongPassword
+from mtatwist.auth.client import Client, client, counted_name
+from mtatwist.auth.credentials import AuthUnavailable, ILogin, INamingChecker, WrongPassword
+from mtatwist.auth.durable import DurableLockout
+from mtatwist.auth.guess import SAME_AS_BEFORE, WRONG, Guess, LockedOut, Repeated
 from mtatwist.auth.lockout import Kind, Lock, Lockout
 from mtatwist.auth.names import Names
-from mtatwist.auth.pace import LONGEST, Pace
+from mtatwist.auth.pace import Pace
+from mtatwist.auth.repeats import Repeats
+from mtatwist.auth.tally import Subject
 from mtatwist.auth.turns import Turns
-from mtatwist.store import lockouts
 from mtatwist.transaction import Account
 
 if TYPE_CHECKING:
@@ -31,15 +35,9 @@ _log = Logger()
 UNDER_WAY = 4096
 """Logins that may be under way, those whose refusal waits for its time included."""
 
-TIDY_SECONDS = 30.0
-"""Time between two looks for what the lockout may forget, while there is anything."""
-
-
-class _LockedOut(UnauthorizedLogin):
-    """The lockout forbids it."""
-
-    def __init__(self, by: Kind) -> None:
-        super().__init__(f"locked out ({by.value})")
+PER_NETWORK = 16
+"""Logins from one network that the checker is asked about at the same time: a quarter of what the password file's
+threads take on (auth.passwd.WAITING), so that nobody's flood takes all of it. The others wait their turn."""
 
 
 @implementer(ICredentialsChecker)
@@ -68,108 +66,162 @@ class Gate:
         ``now`` gives the queue's time; ``forgotten_after``: see Pace."""
         self._checker = checker
         self._lockout = lockout
-        self._submit = submit
         self._clock = clock
         self._now = now
         self._metrics = metrics
+        self._durable = DurableLockout(lockout, submit=submit, clock=clock, now=now, metrics=metrics)
         self._pace = Pace(forgotten_after)
+        self._repeats = Repeats()
         self._names = Names()
         self._turns = Turns(clock)
         self._under_way = 0
-        self._restored = False
-        self._timer: IDelayedCall | None = None
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """(ICredentialsChecker) What the checker gives. Fires with UnauthorizedLogin or AuthUnavailable.
 
-        To cancel it is only not to be told: who hangs up before a no has not guessed for nothing.
+        To cancel it is only not to be told, once the checker is asked: who hangs up before a no has not guessed for
+        nothing.
         """
-        told: Deferred[Any] = Deferred()
-        Deferred.fromCoroutine(self._enter(credentials)).addBoth(told.callback)
+        given = client(credentials.user, credentials.peer)
+        guess = Guess(credentials, given, self._clock.seconds())
+        told: Deferred[Any] = Deferred(lambda _: guess.give_up())
+
+        def tell(result: Any) -> None:
+            if not guess.gone:
+                told.callback(result)
+            elif isinstance(result, Failure) and result.check(UnauthorizedLogin):
+                _log.info(
+                    "login_refused",
+                    session=credentials.session,
+                    peer=credentials.peer,
+                    user=credentials.user,
+                    reason=f"{result.getErrorMessage()}; the client has hung up",
+                )
+
+        Deferred.fromCoroutine(self._enter(guess)).addBoth(tell)
         return told
 
-    async def _enter(self, login: Any) -> Any:
+    async def _enter(self, guess: Guess) -> Any:
         if self._under_way >= UNDER_WAY:
             raise AuthUnavailable("too many logins are under way")
         self._under_way += 1
         try:
-            return await self._judge(login, client(login.user, login.peer), self._clock.seconds())
+            return await self._judge(guess)
         finally:
             self._under_way -= 1
 
-    async def _judge(self, login: Any, given: Client, started: float) -> Any:
-        await self._restore()
-        asked = True
+    async def _judge(self, guess: Guess) -> Any:
+        await self._durable.restore()
         try:
-            return await self._answer(login, given, started + LONGEST)
-        except _LockedOut as error:
+            return await self._answer(guess)
+        except LockedOut as error:
             self._metrics.lockout_refused.value += 1
-            why, asked = str(error), False
-        except (UnauthorizedLogin, LoginDenied) as error:
-            why = str(error) or "wrong name or password"
+            why = str(error)
+        except (UnauthorizedLogin, LoginDenied, Repeated) as error:
+            why = str(error) or WRONG
         # Those who changed nothing go this way, too: the store's trouble must not tell them apart.
-        await self._save()
+        await self._durable.save()
         now = self._clock.seconds()
-        if asked:
-            self._pace.took(now - started, now)
+        if guess.asked:
+            self._pace.took(now - guess.since, now)
         # By the name that was given: by the account's, the delay would tell which names it has.
-        left = started + self._pace.refused(given, now) - now
-        if left > 0:
+        left = guess.since + self._pace.refused(guess.given, now) - now
+        if left > 0 and not guess.gone:
             await deferLater(self._clock, left)
         # Only the log gets to see the reason.
         raise UnauthorizedLogin(why)
 
-    async def _answer(self, login: Any, given: Client, deadline: float) -> Any:
-        """Raises _LockedOut, UnauthorizedLogin, LoginDenied; AuthUnavailable for everything else that is no avatar."""
+    async def _answer(self, guess: Guess) -> Any:
+        """Raises LockedOut, Repeated, UnauthorizedLogin, LoginDenied; AuthUnavailable for everything else that is no
+        avatar."""
+        given = guess.given
         who = given._replace(account=self._names.account(given.account))
-        await self._turn(who, deadline)
         try:
+            await self._turn(guess, who, _subjects(who))
             try:
-                avatar = await self._ask(login, deadline)
+                avatar = await self._ask(guess, who)
             except (UnauthorizedLogin, LoginDenied) as error:
+                guess.asked = True
                 owner = self._named(given, who, error.account if isinstance(error, WrongPassword) else "")
-                if not self._count(login, owner):
-                    raise UnauthorizedLogin(f"{str(error) or 'wrong name or password'}, the same as before") from None
+                self._repeats.add(owner, guess.login.secret, self._clock.seconds())
+                if not self._count(guess.login, owner):
+                    raise UnauthorizedLogin(SAME_AS_BEFORE) from None
                 raise
-            self._welcome(self._named(given, who, avatar.name if isinstance(avatar, Account) else ""))
+            guess.asked = True
+            owner = self._named(given, who, avatar.name if isinstance(avatar, Account) else "")
+            self._welcome(guess, owner)
             return avatar
         finally:
-            self._turns.leave(_subjects(who))
+            self._turns.leave(guess.taken)
 
     def _named(self, given: Client, who: Client, name: str) -> Client:
-        """Whose login it was, now that the checker has said so. Raises _LockedOut if we should not have asked."""
-        owner = given._replace(account=counted_name(name)) if name else who
-        if name:
-            self._names.learn(given.account, owner.account)
+        """Whose login it was, now that the checker has said so. Raises LockedOut if we should not have asked."""
+        owner = self._owner(given, who, name)
         # Under other names of the account there may have been more at the same time.
         closed = self._lockout.closed(owner, self._now())
         if closed is not None:
-            raise _LockedOut(closed)
+            raise LockedOut(closed)
         return owner
 
-    async def _turn(self, who: Client, deadline: float) -> None:
-        """Wait until this password may be looked at. Raises _LockedOut, AuthUnavailable."""
+    def _owner(self, given: Client, who: Client, name: str) -> Client:
+        if not name:
+            return who
+        owner = given._replace(account=counted_name(name))
+        self._names.learn(given.account, owner.account)
+        return owner
+
+    async def _turn(self, guess: Guess, who: Client, subjects: Sequence[Subject]) -> None:
+        """Wait until this password may be looked at, as far as these subjects go. Raises LockedOut, Repeated,
+        AuthUnavailable."""
         while True:
             now = self._now()
             self._lockout.sweep(now)
             closed = self._lockout.closed(who, now)
             if closed is not None:
-                raise _LockedOut(closed)
-            blocked = self._turns.blocked(self._lockout.leeway(who, now))
+                raise LockedOut(closed)
+            if self._repeats.has(who, guess.login.secret, self._clock.seconds()):
+                raise Repeated
+            leeway = [*self._lockout.leeway(who, now), (("", who.network), PER_NETWORK)]
+            blocked = self._turns.blocked(each for each in leeway if each[0] in subjects)
             if blocked is None:
-                self._turns.take(_subjects(who))
+                self._turns.take(subjects)
+                guess.taken += subjects
                 return
-            try:
-                await self._turns.wait(blocked, max(deadline - self._clock.seconds(), 0))
-            except Late:
-                raise AuthUnavailable("too many logins with this name or from this address are under way") from None
+            await self._wait(guess, blocked)
 
-    async def _ask(self, login: Any, deadline: float) -> Any:
-        """Raises UnauthorizedLogin, LoginDenied; AuthUnavailable for everything else that is no avatar."""
+    async def _wait(self, guess: Guess, blocked: Subject) -> None:
+        began = self._clock.seconds()
+        if guess.gone:
+            raise AuthUnavailable("nobody waits for it")
+        guess.waiting = self._turns.wait(blocked, max(guess.deadline - began, 0))
         try:
-            answer = maybeDeferred(self._checker.requestAvatarId, login)
-            return await answer.addTimeout(max(deadline - self._clock.seconds(), 0), self._clock)
-        except (AuthUnavailable, UnauthorizedLogin, LoginDenied):
+            await guess.waiting
+        except Late:
+            raise AuthUnavailable("too many logins with this name or from this address are under way") from None
+        except CancelledError:
+            raise AuthUnavailable("nobody waits for it") from None
+        finally:
+            guess.waiting = None
+            guess.since += self._clock.seconds() - began
+
+    async def _ask(self, guess: Guess, who: Client) -> Any:
+        """Raises LockedOut, Repeated, UnauthorizedLogin, LoginDenied; AuthUnavailable for everything else that is no
+        avatar."""
+        login = guess.login
+
+        async def named(name: str) -> None:
+            owner = self._owner(guess.given, who, name)
+            if owner != who:
+                # The address has been counted under the other name.
+                await self._turn(guess, owner, _subjects(owner)[:2])
+
+        try:
+            if INamingChecker.providedBy(self._checker):
+                answer = maybeDeferred(self._checker.check, login, named)
+            else:
+                answer = maybeDeferred(self._checker.requestAvatarId, login)
+            return await answer.addTimeout(max(guess.deadline - self._clock.seconds(), 0), self._clock)
+        except (AuthUnavailable, UnauthorizedLogin, LoginDenied, LockedOut, Repeated):
             raise
         except Late:
             raise AuthUnavailable("the answer took too long") from None
@@ -201,77 +253,26 @@ class Gate:
             )
         return True
 
-    def _welcome(self, who: Client) -> None:
+    def _welcome(self, guess: Guess, who: Client) -> None:
         """The right password. Nobody waits until that is on the disk."""
+        now = self._clock.seconds()
+        self._pace.took(now - guess.since, now)
         self._pace.succeeded(who)
         self._lockout.succeeded(who, self._now())
-        self._save_soon()
-
-    # What is kept.
-
-    async def _restore(self) -> None:
-        """At the first login, begin with what an earlier run left. Raises AuthUnavailable."""
-        if self._restored:
-            return
-        try:
-            saved = await self._submit(lockouts.load, self._lockout.oldest(self._now()))
-        except Exception as error:
-            raise AuthUnavailable("the lockout can't be read") from error
-        # Others may have waited for the same.
-        if not self._restored:
-            self._restored = True
-            self._lockout.restore(saved, self._now())
-            self._watch()
-
-    async def _save(self) -> None:
-        """Fires when all that has changed is on stable storage. Raises AuthUnavailable: what is not there may be
-        forgotten, and must not be said."""
-        changes = self._lockout.take_changes()
-        self._watch()
-        try:
-            await self._submit(lockouts.save, changes)
-        except Exception as error:
-            self._lockout.give_back(changes)
-            raise AuthUnavailable("the lockout can't be kept") from error
-
-    def _save_soon(self) -> None:
-        if not self._lockout.changed:
-            return
-        # The store has said what was wrong, and the changes are tried again with the next ones.
-        Deferred.fromCoroutine(self._save()).addErrback(lambda failure: failure.trap(AuthUnavailable))
-
-    def _watch(self) -> None:
-        self._metrics.lockout_active.value = self._lockout.active
-        if self._timer is None and not self._lockout.empty:
-            self._timer = self._clock.callLater(TIDY_SECONDS, self._tidy)
-
-    def _tidy(self) -> None:
-        """Forget what has ended, though nobody logs in."""
-        self._timer = None
-        try:
-            self._lockout.sweep(self._now())
-            self._save_soon()
-        except Exception:
-            _log.failure("lockout_tidy_failed")
-        self._watch()
+        self._durable.save_soon()
 
     # For whoever administers the server.
 
     async def locks(self) -> Sequence[Lock]:
         """Those that have not ended. Raises AuthUnavailable."""
-        await self._restore()
-        return self._lockout.locks(self._now())
+        return await self._durable.locks()
 
     async def unlock(self, user: str = "", address: str = "") -> Sequence[Lock]:
         """End the locks of a user, of an address, or with both of that pair, and forget what was counted: the locks
         there were. Raises AuthUnavailable."""
-        await self._restore()
-        name = self._names.account(counted_name(user)) if user else ""
-        network = counted_network(address.partition("/")[0]) if address else ""
-        ended = self._lockout.unlock(name, network, self._now())
-        await self._save()
-        return ended
+        self._repeats.clear()
+        return await self._durable.unlock(self._names.account(counted_name(user)) if user else "", address)
 
 
-def _subjects(who: Client) -> tuple[tuple[str, str], ...]:
+def _subjects(who: Client) -> tuple[Subject, ...]:
     return (who.account, ""), (who.account, who.network), ("", who.network)

@@ -17,16 +17,24 @@ class Turns:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._under_way: Counter[Subject] = Counter()
-        self._waiting: dict[Subject, list[Deferred[None]]] = {}
+        # In the order in which they came.
+        self._waiting: dict[Subject, dict[Deferred[None], None]] = {}
 
     def blocked(self, leeway: Iterable[tuple[Subject, int]]) -> Subject | None:
         """The first of these subjects that has as much under way as it may."""
         return next((subject for subject, most in leeway if self._under_way[subject] >= most), None)
 
     def wait(self, subject: Subject, seconds: float) -> Deferred[None]:
-        """Fires when something of it has ended, or with twisted.internet.defer.TimeoutError."""
-        later: Deferred[None] = Deferred()
-        self._waiting.setdefault(subject, []).append(later)
+        """Fires when something of it has ended, or with twisted.internet.defer.TimeoutError. May be cancelled."""
+
+        def gone(later: Deferred[None]) -> None:
+            waiting = self._waiting.get(subject, {})
+            waiting.pop(later, None)
+            if not waiting:
+                self._waiting.pop(subject, None)
+
+        later: Deferred[None] = Deferred(gone)
+        self._waiting.setdefault(subject, {})[later] = None
         return later.addTimeout(seconds, self._clock)
 
     def take(self, subjects: Iterable[Subject]) -> None:
@@ -39,5 +47,11 @@ class Turns:
             self._under_way[subject] -= 1
             if not self._under_way[subject]:
                 del self._under_way[subject]
-            for later in self._waiting.pop(subject, []):
-                self._clock.callLater(0, later.callback, None)
+            for later in self._waiting.pop(subject, {}):
+                self._clock.callLater(0, _wake, later)
+
+
+def _wake(later: Deferred[None]) -> None:
+    # It may have given up in the same round.
+    if not later.called:
+        later.callback(None)

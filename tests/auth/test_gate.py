@@ -8,10 +8,14 @@ import pytest
 from auth.gates import ELSEWHERE, HOME, REFUSED, RIGHT, UNAVAILABLE, Rig, guesses, outcome
 from twisted.cred.error import LoginDenied, UnauthorizedLogin, UnhandledCredentials
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
+from zope.interface import implementer
 
 from mtatwist.auth import gate
-from mtatwist.auth.credentials import AuthUnavailable, Login, WrongPassword
+from mtatwist.auth.credentials import AuthUnavailable, INamingChecker, Login, WrongPassword
+from mtatwist.auth.pace import LONGEST_DELAY
+from mtatwist.auth.repeats import REPEATED_SECONDS
 from mtatwist.store.trouble import StoreBroken
 from mtatwist.transaction import Account
 
@@ -116,10 +120,40 @@ def test_a_device_with_an_old_password_does_not_lock_its_owner_out(rig: Rig) -> 
     assert rig.metrics.lockout_failures.value == 1
 
 
-def test_a_repeated_password_is_asked_about(rig: Rig) -> None:
+def test_a_repeated_password_is_asked_about_a_minute_later(rig: Rig) -> None:
     rig.guess("tomorrow's")
     rig.checker.answer = lambda login: login.user
+    rig.clock.advance(REPEATED_SECONDS)
     assert rig.log_in("tomorrow's") == "alice"
+
+
+def test_a_repetition_costs_the_checker_nothing(rig: Rig) -> None:
+    rig.guess(*["the same"] * 5)
+    assert len(rig.checker.asked) == 1
+    assert rig.asks(secret="the same", peer=ELSEWHERE), "the password may be right there"
+
+
+def test_repetitions_make_nobody_wait_longer_than_a_minute(rig: Rig) -> None:
+    rig.guess("tomorrow's")
+    rig.checker.answer = lambda login: login.user
+    begun = rig.clock.seconds()
+    while rig.log_in("tomorrow's") == REFUSED:
+        assert rig.clock.seconds() - begun < REPEATED_SECONDS + LONGEST_DELAY
+    assert rig.log_in("tomorrow's") == "alice"
+
+
+def test_repetitions_at_the_same_time_are_asked_about_once_they_have_their_turn(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 0.1
+    results = [rig.begin("the same") for _ in range(50)]
+    rig.clock.pump([0.1] * 200)
+    assert [result[0].type for result in results] == [UnauthorizedLogin] * 50
+    assert len(rig.checker.asked) == 5
+
+
+def test_who_is_unlocked_is_asked_about_again(rig: Rig) -> None:
+    rig.guess("tomorrow's")
+    outcome(Deferred.fromCoroutine(rig.gate.unlock(user="alice")))
+    assert rig.asks(secret="tomorrow's")
 
 
 def test_fifty_wrong_passwords_lock_the_address_for_everybody(rig: Rig) -> None:
@@ -243,6 +277,76 @@ def test_guessing_under_all_names_at_the_same_time_gains_nothing(two_names: Rig)
     assert [result[0].type for result in late] == [UnauthorizedLogin] * 2
 
 
+@implementer(INamingChecker)
+class TwoSteps:
+    """As a directory that is searched for the name before it is asked about the password; everybody is alice."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self.proved: list[str] = []
+        self.seconds = lambda login: 0.5
+
+    def requestAvatarId(self, login: Login) -> Any:
+        raise AssertionError
+
+    def check(self, login: Login, named: Any) -> Any:
+        return Deferred.fromCoroutine(self._check(login, named))
+
+    async def _check(self, login: Login, named: Any) -> Any:
+        await deferLater(self._rig.clock, 0.2)
+        await named("alice")
+        self.proved.append(login.secret)
+        await deferLater(self._rig.clock, self.seconds(login))
+        if login.secret != RIGHT:
+            raise WrongPassword("alice")
+        return Account("alice")
+
+
+@pytest.fixture
+def steps(rig: Rig) -> TwoSteps:
+    steps = rig.checker = TwoSteps(rig)  # type: ignore[assignment]
+    rig.restart()
+    return steps
+
+
+def test_guessing_in_parallel_under_new_names_from_everywhere_gains_nothing(rig: Rig, steps: TwoSteps) -> None:
+    results = [
+        rig.begin(f"guess {name} {each}", user=f"alias{name}", peer=f"198.51.100.{name}")
+        for name in range(20)
+        for each in range(5)
+    ]
+    rig.clock.pump([0.05] * 1000)
+    assert all(results)
+    assert len(steps.proved) == 5
+
+
+def test_a_locked_account_does_not_tell_its_password_under_a_new_name(rig: Rig, steps: TwoSteps) -> None:
+    steps.seconds = lambda login: 4.0 if login.secret == RIGHT else 0.5
+    rig.guess(*guesses(5), user="alice")
+    taken = [rig.taken(secret, user=f"alias {secret}", peer=ELSEWHERE) for secret in ("wrong", RIGHT)]
+    assert taken[0] == pytest.approx(taken[1], abs=0.002)
+    assert len(steps.proved) == 5
+
+
+def test_waiting_for_the_account_ends_with_the_login(rig: Rig, steps: TwoSteps) -> None:
+    steps.seconds = lambda login: 1e6
+    results = [rig.begin(f"guess {name}", user=f"alias{name}") for name in range(8)]
+    rig.clock.pump([0.1] * 103)
+    assert [result[0].type for result in results] == [AuthUnavailable] * 8
+    steps.seconds = lambda login: 0.1
+    assert rig.log_in(user="alias1") == Account("alice")
+
+
+def test_the_longest_check_of_late_hides_all_others_whoever_was_right(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: {"alice": 1.7, "bob": 0.9}.get(login.user, 0.1)
+    rig.log_in()
+    rig.log_in(user="bob")
+    for number in range(100):
+        rig.guess("wrong", user=f"nobody{number}", peer=f"198.51.{number}.1")
+    assert rig.taken("wrong", user="one more") == pytest.approx(1.7, abs=0.02)
+    assert rig.taken("wrong", user="bob") == pytest.approx(1.7, abs=0.02)
+
+
 def test_an_address_is_known_for_all_names(two_names: Rig) -> None:
     two_names.log_in(user=ADDRESS)
     two_names.guess(*guesses(5), peer=ELSEWHERE)
@@ -273,6 +377,7 @@ def test_counts_repetitions_and_known_addresses_survive_restarts(rig: Rig) -> No
     rig.guess(*guesses(4))
     rig.restart()
     rig.guess(*guesses(4))
+    rig.restart()
     assert rig.asks(secret="guess 0"), "the same four count once"
     rig.restart()
     rig.guess("guess 4")
@@ -405,6 +510,18 @@ def test_who_hangs_up_before_the_answer_has_guessed(rig: Rig) -> None:
     assert not rig.asks()
 
 
+def test_a_guess_whose_client_hangs_up_is_in_the_log(rig: Rig, events: list[Any]) -> None:
+    rig.checker.seconds = lambda login: 0.3
+    deferred: Deferred[Any] = rig.gate.requestAvatarId(Login("alice", "wrong", HOME, "s9"))
+    outcome(deferred)
+    deferred.cancel()
+    rig.clock.pump([0.1] * 20)
+    rig.log_in("another")
+    (event,) = [event for event in events if event["log_format"] == "login_refused"]
+    assert (event["user"], event["peer"], event["session"]) == ("alice", HOME, "s9")
+    assert event["reason"] == "wrong name or password; the client has hung up"
+
+
 # At the same time.
 
 
@@ -430,6 +547,31 @@ def test_spraying_in_parallel_from_one_address_gains_nothing(rig: Rig) -> None:
     rig.clock.pump([0.01] * 1000)
     assert all(results)
     assert len(rig.checker.asked) == 50
+
+
+@pytest.mark.parametrize("peer", [HOME, ""])
+def test_one_network_does_not_take_up_the_checker(rig: Rig, peer: str) -> None:
+    rig.checker.seconds = lambda login: 0.5
+    for number in range(12):
+        for _ in range(4):
+            rig.begin("the same", user=f"nobody{number}", peer=peer)
+    assert rig.checker.under_way == 16
+    assert rig.asks(user="bob", peer=ELSEWHERE)
+    rig.clock.pump([0.5] * 20)
+    assert rig.checker.under_way == 0
+
+
+def test_who_hangs_up_while_waiting_for_its_turn_is_not_asked_about(rig: Rig) -> None:
+    rig.checker.seconds = lambda login: 0.5
+    asked = [rig.begin("wrong", user=f"user{number}") for number in range(16)]
+    waiting = [rig.gate.requestAvatarId(Login(f"late{number}", "wrong", HOME, "s1")) for number in range(20)]
+    ends = [outcome(each) for each in waiting]
+    for each in waiting[:19]:
+        each.cancel()
+    rig.clock.pump([0.5] * 20)
+    assert all(ends)
+    assert all(asked)
+    assert [user for user in rig.checker.asked if user.startswith("late")] == ["late19"]
 
 
 def test_the_right_password_many_times_at_once(rig: Rig) -> None:
