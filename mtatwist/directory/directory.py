@@ -1,32 +1,25 @@
-"""The directory as the rest of the house knows it: searches and binds in bounded threads, whichever server answers."""
+"""The directory as the rest of the house knows it: searches and binds, whichever server answers."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mtatwist.directory.connection import (
-    REFUSED,
-    SUCCESS,
-    OperationRefused,
-    ServerFailed,
-    ServerSilent,
-    ServerUntrusted,
-)
+from mtatwist.directory.connection import OperationRefused, ServerFailed, ServerSilent, ServerUntrusted
+from mtatwist.directory.lane import IDirectoryReactor, Job, Lane
 from mtatwist.directory.server import Server
 from mtatwist.directory.workers import Workers
 from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
 
 if TYPE_CHECKING:
-    from mtatwist.metrics.instruments import Histogram, Instruments
+    from mtatwist.metrics.instruments import Instruments
 
 _log = Logger()
 
@@ -43,19 +36,6 @@ STOP_SECONDS = 5.0
 """How long the threads may take to end."""
 
 
-class IDirectoryReactor(IReactorFromThreads, IReactorTime):
-    """What the directory needs of a reactor."""
-
-
-class _Job:
-    """What is asked of a server. ``over``: nobody waits for the answer any more."""
-
-    def __init__(self, ask: Callable[[Server], Any], until: float) -> None:
-        self.ask = ask
-        self.until = until
-        self.over = False
-
-
 @implementer(IDirectory)
 class Directory:
     """See IDirectory. A server that failed is left alone, and tried again in the background until it works."""
@@ -68,29 +48,52 @@ class Directory:
         reactor: IDirectoryReactor,
         metrics: Instruments,
         threads: int,
+        recipient_threads: int,
         waiting: int,
         seconds: float,
     ) -> None:
-        """``servers``: in the order in which they are asked. ``waiting``: how many requests may wait for one of the
-        ``threads``; more are trouble at once. ``seconds``: for one request in all."""
+        """``servers``: in the order in which they are asked. ``threads``: for logins; recipients have their own.
+        ``waiting``: how many requests of either kind may wait for theirs; more are trouble at once. ``seconds``: for
+        one request in all."""
         self._servers = servers
-        self._base = base
         self._reactor = reactor
         self._metrics = metrics
-        self._limit = threads + waiting
-        self._seconds = seconds
-        self._pending: set[Deferred[Any]] = set()
-        self._handed_over = 0
-        self._threads = Workers(threads, "mtatwist-directory")
+        lane = partial(
+            Lane,
+            self._attempt,
+            partial(self._tell, None, "too many requests wait for an answer"),
+            base=base,
+            reactor=reactor,
+            metrics=metrics,
+            waiting=waiting,
+            seconds=seconds,
+        )
+        # Anybody can ask for recipients, and as many as they like.
+        self._logins = lane(name="mtatwist-directory", threads=threads)
+        self._recipients = lane(name="mtatwist-directory-recipients", threads=recipient_threads)
+        self._lanes = (self._logins, self._recipients)
         self._probes = Workers(len(servers), "mtatwist-directory-probe")
         self._down: dict[Server, float] = {}
         self._timers: dict[Server | None, IDelayedCall] = {}
         self._told: dict[tuple[Server | None, str], float] = {}
         self._running = False
 
+    @property
+    def for_recipients(self) -> IDirectory:
+        """The same directory, for those who look up recipients: however many, they never keep a login waiting for a
+        thread or a place."""
+        return self._recipients
+
+    @property
+    def unfinished(self) -> int:
+        """How much the threads have not done with."""
+        return sum(each.unfinished for each in (*self._lanes, self._probes))
+
     def start(self) -> None:
         """The threads may begin. Looks at all servers, so that trouble shows at once."""
         self._running = True
+        for lane in self._lanes:
+            lane.start()
         for server in self._servers:
             self._probe(server)
         self._timers[None] = self._reactor.callLater(TIDY_SECONDS, self._tidy)
@@ -105,8 +108,8 @@ class Directory:
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
-        for pending in list(self._pending):
-            pending.errback(DirectoryTrouble("the server is stopping"))
+        for lane in self._lanes:
+            lane.stop()
         for server in self._servers:
             server.stop()
         late = self._reactor.callLater(STOP_SECONDS, lambda: done.callback(None))
@@ -117,7 +120,8 @@ class Directory:
                 done.callback(None)
 
         def end() -> None:
-            self._threads.end()
+            for lane in self._lanes:
+                lane.end()
             self._probes.end()
             self._reactor.callFromThread(ended)
 
@@ -126,78 +130,16 @@ class Directory:
         return done
 
     def search(self, filter: str, attributes: Sequence[str], limit: int = 2) -> Deferred[Sequence[IEntry]]:
-        """See IDirectory."""
-        if "\0" in filter:
-            return _nothing([])
-        until = self._reactor.seconds() + self._seconds
-        job = _Job(lambda server: server.search(self._base, filter, attributes, limit, until), until)
-        return self._submit(job, self._metrics.directory_search_seconds)
+        """See IDirectory; for logins, as bind() is."""
+        return self._logins.search(filter, attributes, limit)
 
     def bind(self, dn: str, password: str) -> Deferred[bool]:
-        """See IDirectory. Without a DN or password it is False, and nobody is asked: to the server either would mean
-        a user that has no name, and be a success (RFC 4513 §5.1)."""
-        try:
-            # As octets it is not prepared a second time, by other rules.
-            octets = password.encode()
-        except UnicodeEncodeError:
-            octets = b""
-        if not dn or not octets or "\0" in dn or b"\0" in octets:
-            return _nothing(False)
-        until = self._reactor.seconds() + self._seconds
-
-        def ask(server: Server) -> bool:
-            code = server.bind(dn, octets, until)
-            if code == SUCCESS:
-                return True
-            if code in REFUSED:
-                return False
-            raise OperationRefused(f"the bind is answered with result {code}")
-
-        return self._submit(_Job(ask, until), self._metrics.directory_bind_seconds)
-
-    def _submit(self, job: _Job, histogram: Histogram) -> Deferred[Any]:
-        if not self._running:
-            return _trouble("it is not running")
-        if self._handed_over >= self._limit:
-            self._metrics.directory_busy.value += 1
-            self._tell(None, "too many requests wait for an answer")
-            return _trouble("too many requests wait for an answer")
-        started = self._reactor.seconds()
-
-        def give_up(pending: Deferred[Any]) -> None:
-            job.over = True
-
-        def ended(result: Any) -> Any:
-            job.over = True
-            self._pending.discard(done)
-            histogram.observe(self._reactor.seconds() - started)
-            return result
-
-        def late(result: Any, seconds: float) -> Any:
-            self._metrics.directory_slow.value += 1
-            return Failure(DirectoryTrouble(f"no answer within {seconds:g} s"))
-
-        done: Deferred[Any] = Deferred(give_up)
-        self._pending.add(done)
-        self._handed_over += 1
-        answered = done.addTimeout(self._seconds, self._reactor, late)
-        answered.addBoth(ended)
-        self._threads.put(partial(self._run, done, job))
-        return answered
+        """See IDirectory."""
+        return self._logins.bind(dn, password)
 
     # In the threads.
 
-    def _run(self, done: Deferred[Any], job: _Job) -> None:
-        try:
-            result = self._attempt(job)
-        except DirectoryTrouble as trouble:
-            result = Failure(trouble)
-        except Exception as error:
-            _log.failure("directory_crashed")
-            result = Failure(DirectoryTrouble(type(error).__name__))
-        self._reactor.callFromThread(self._answer, done, result)
-
-    def _attempt(self, job: _Job) -> Any:
+    def _attempt(self, job: Job) -> Any:
         reasons = []
         for server in self._servers:
             if job.over or not server.time_for(job.until):
@@ -228,11 +170,6 @@ class Directory:
         self._reactor.callFromThread(self._probed, server, failed)
 
     # In the reactor's thread.
-
-    def _answer(self, done: Deferred[Any], result: Any) -> None:
-        self._handed_over -= 1
-        if not done.called:
-            done.callback(result)
 
     def _failed(self, server: Server, failed: ServerFailed) -> None:
         metrics = self._metrics
@@ -293,15 +230,3 @@ class Directory:
         for server in self._servers:
             self._probes.put(server.tidy)
         self._timers[None] = self._reactor.callLater(TIDY_SECONDS, self._tidy)
-
-
-def _nothing(result: Any) -> Deferred[Any]:
-    done: Deferred[Any] = Deferred()
-    done.callback(result)
-    return done
-
-
-def _trouble(reason: str) -> Deferred[Any]:
-    done: Deferred[Any] = Deferred()
-    done.errback(DirectoryTrouble(reason))
-    return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ldap3.utils.conv import escape_filter_chars
 from twisted.internet.defer import Deferred
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from mtatwist.interfaces import IDirectory, IEntry
+
+T = TypeVar("T")
 
 _log = Logger()
 
@@ -36,8 +38,9 @@ turned away because it is forgotten that they are no alias: that was asked up to
 REMEMBERED = 10_000
 """Addresses remembered for each of these times, and for each of the two questions; members of groups count, too."""
 
-UNDER_WAY = 1000
-"""Questions at the same time; who would ask more is told at once that there is trouble."""
+UNDER_WAY = 500
+"""Questions at the same time, as many as the directory has places for; who would ask more is told at once that there is
+trouble."""
 
 MATCHES = 10
 """Entries that one address may find; more are not looked at."""
@@ -130,12 +133,15 @@ class DirectoryRecipients:
     ) -> tuple[str, ...]:
         asked = question.under_way.get(name)
         if asked is None:
-            if len(question.under_way) >= UNDER_WAY:
+            if len(self._users.under_way) + len(self._aliases.under_way) >= UNDER_WAY:
                 raise DirectoryTrouble("too many recipients are being looked up")
             work = Deferred.fromCoroutine(search())
             work.addCallback(self._remember, question, name)
-            asked = question.under_way[name] = Shared(work)
+            # Before anybody is told: their next question needs a place, too.
             work.addBoth(self._answered, question, name)
+            asked = Shared(work)
+            if not asked.done:
+                question.under_way[name] = asked
         return await asked.join()
 
     @staticmethod
@@ -146,8 +152,9 @@ class DirectoryRecipients:
         return answer
 
     @staticmethod
-    def _answered(result: object, question: _Question, name: Name) -> None:
-        del question.under_way[name]
+    def _answered(result: T, question: _Question, name: Name) -> T:
+        question.under_way.pop(name, None)
+        return result
 
     async def _search_user(self, filter: str, name: Name) -> tuple[str, ...]:
         entries = await self._directory.search(_filled(filter, name), ["1.1"], 1)

@@ -16,7 +16,8 @@ from mtatwist.interfaces import IDirectory
 from mtatwist.metrics.instruments import Instruments
 
 WAITING = 500
-"""Requests that wait for a connection; with a directory that takes 10 ms and 8 connections, the last for 0.6 s."""
+"""Requests of logins that wait for a connection, and as many lookups of recipients; with a directory that takes 10 ms,
+and 8 connections for them, the last waits for 0.6 s."""
 
 
 def make_directory(config: Config, reactor: Any, metrics: Instruments) -> Directory | None:
@@ -40,6 +41,8 @@ def make_directory(config: Config, reactor: Any, metrics: Instruments) -> Direct
     )
     # So that two requests have time after all servers but the last have kept silent.
     attempt = settings.timeout / (len(settings.uris) + 1)
+    asked_for_recipients = settings.recipient_filter or settings.alias_filter
+    for_recipients = max(settings.connections // 2, 1) if asked_for_recipients else 0
     return Directory(
         [
             Server(uri, access, idle=settings.connections, attempt_seconds=attempt, now=reactor.seconds)
@@ -48,7 +51,8 @@ def make_directory(config: Config, reactor: Any, metrics: Instruments) -> Direct
         base=settings.base_dn or "",
         reactor=reactor,
         metrics=metrics,
-        threads=settings.connections,
+        threads=max(settings.connections - for_recipients, 1),
+        recipient_threads=for_recipients,
         waiting=WAITING,
         seconds=settings.timeout,
     )

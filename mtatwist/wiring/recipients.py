@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from twisted.internet.threads import deferToThreadPool
 
 from mtatwist.config import Config, ConfigError, Problem
-from mtatwist.interfaces import IDirectory
+from mtatwist.directory.directory import Directory
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.recipients.directory import DirectoryRecipients, Searches
 from mtatwist.recipients.files import FileError, WatchedTable
@@ -20,9 +20,7 @@ from mtatwist.smtp.address import DomainSet
 T = TypeVar("T")
 
 
-def make_recipients(
-    config: Config, reactor: Any, metrics: Instruments, directory: IDirectory | None
-) -> Resolver | None:
+def make_recipients(config: Config, reactor: Any, metrics: Instruments, directory: Directory | None) -> Resolver | None:
     """As ``[relay]`` and ``[auth.ldap]`` say; None where neither knows of anybody. Raises ConfigError."""
     relay, ldap = config.relay, config.auth.ldap
     is_ours = DomainSet(relay.domains).__contains__
@@ -54,7 +52,7 @@ def make_recipients(
             address_attributes=ldap.address_attributes,
             members=relay.expansion,
         )
-        asked = DirectoryRecipients(directory, searches, clock=reactor)
+        asked = DirectoryRecipients(directory.for_recipients, searches, clock=reactor)
     if aliases is None and listed is None and asked is None:
         return None
     return Resolver(

@@ -124,6 +124,7 @@ class Rig:
             reactor=self.pump,  # type: ignore[arg-type]
             metrics=self.metrics,
             threads=threads,
+            recipient_threads=1,
             waiting=waiting,
             seconds=SECONDS,
         )
@@ -138,9 +139,8 @@ class Rig:
 
     def settle(self) -> None:
         """Run what the threads have handed over, until there is no more of it."""
-        for pool in (self.directory._threads, self.directory._probes):
-            while pool.unfinished:
-                self.pump.drain()
+        while self.directory.unfinished:
+            self.pump.drain()
         self.pump.drain()
 
     def search(self, filter: str = "(uid=user1)") -> Any:

@@ -189,6 +189,35 @@ def test_too_many_at_once(make_rig: MakeRig) -> None:
     assert rig.search() == [Entry("uid=user1", {})]
 
 
+def test_lookups_of_recipients_keep_no_login_waiting(make_rig: MakeRig) -> None:
+    """Anybody can cause those, as many as they like."""
+    rig = make_rig(threads=1, waiting=2)
+    go_on = threading.Event()
+    rig.hosts[0].answer = lambda: go_on.wait(30) and None
+    lookups = [rig.directory.for_recipients.search("(a=b)", []) for _ in range(5)]
+    assert [lookup.called for lookup in lookups] == [False] * 3 + [True] * 2
+    wait_until(lambda: rig.hosts[0].requests, 10, "the first is being asked")
+    rig.hosts[0].answer = None
+    assert rig.search() == [Entry("uid=user1", {})]
+    assert rig.bind() is True
+    assert [lookup.called for lookup in lookups] == [False] * 3 + [True] * 2
+    go_on.set()
+    assert [rig.pump.outcome(lookup) for lookup in lookups[:3]] == [[Entry("uid=user1", {})]] * 3
+
+
+def test_logins_keep_no_recipient_waiting(make_rig: MakeRig) -> None:
+    rig = make_rig(threads=1, waiting=0)
+    go_on = threading.Event()
+    rig.hosts[0].answer = lambda: go_on.wait(30) and None
+    login = rig.directory.bind("uid=user1", "pw1")
+    wait_until(lambda: rig.hosts[0].requests, 10, "it is being asked")
+    rig.hosts[0].answer = None
+    lookup = rig.directory.for_recipients.search("(a=b)", [])
+    assert rig.pump.outcome(lookup) == [Entry("uid=user1", {})]
+    go_on.set()
+    assert rig.pump.outcome(login) is True
+
+
 def test_nobody_waits_for_longer_than_the_limit(make_rig: MakeRig) -> None:
     rig = make_rig(threads=1)
     go_on = threading.Event()
