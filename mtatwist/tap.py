@@ -118,6 +118,8 @@ class Mta(MultiService):
         # A delivery that waits for the DNS has no connection yet.
         self.dns = make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
         client_timeouts = ClientTimeouts(**fields(config.timeouts.client, ClientTimeouts))
+        self.directory = make_directory(config, reactor, metrics)
+        recipients = make_recipients(config, reactor, metrics, self.directory)
         self._routes = [Route(**fields(route, Route)) for route in config.routes]
         self.relay = RelayManager(
             self.spool,
@@ -131,6 +133,8 @@ class Mta(MultiService):
                 tls_context=client_context,
                 metrics=metrics,
                 targets=self._targets(route),
+                recipient_delimiter=config.relay.recipient_delimiter,
+                keeps_detail=recipients.keeps_detail if recipients else None,
             ),
             schedule=self._schedule,
             reporter=Reporter(
@@ -148,7 +152,6 @@ class Mta(MultiService):
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
         self._certificates = make_tls(config, reactor, metrics, wall=time.time)
-        self.directory = make_directory(config, reactor, metrics)
         self._users = Users(
             config,
             reactor,
@@ -166,8 +169,8 @@ class Mta(MultiService):
             sessions=self.sessions,
             wake=self.relay.wake,
             queue_time=self.queue_time.now,
-            refuse_mailbox=partial(refuse_mailbox, self._routes),
-            recipients=make_recipients(config, reactor, metrics, self.directory),
+            refuse_mailbox=partial(refuse_mailbox, self._routes, config.relay.recipient_delimiter),
+            recipients=recipients,
             tls=None if self._certificates is None else self._certificates.server,
             usage=self._usage,
             checkers=self._users.checkers,

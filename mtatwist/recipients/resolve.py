@@ -143,6 +143,22 @@ class Resolver:
         self._metrics.recipients_expanded.value += 1
         return [_in_place_of(recipient, address) for address in found]
 
+    async def keeps_detail(self, address: str) -> bool:
+        """Is ``address``, which has a detail, somebody of their own with it? Raises DirectoryTrouble."""
+        whole = parse(address)
+        if not self._is_ours(whole.domain):
+            return False
+        try:
+            return await Deferred.fromCoroutine(self._has(whole)).addTimeout(PATIENCE, self._clock)
+        except TimeoutError:
+            raise DirectoryTrouble("it took too long") from None
+
+    async def _has(self, whole: Address) -> bool:
+        name = name_of(whole)
+        if whole == self._postmaster or (self._listed is not None and (await self._listed()).has(name)):
+            return True
+        return self._directory is not None and await self._directory.knows(name)
+
     def _count(self, reply: Reply) -> None:
         metrics = self._metrics
         if reply is UNKNOWN:

@@ -53,7 +53,11 @@ class Listed(NamedTuple):
 
     def knows(self, name: Name) -> bool:
         """Does ``name`` get mail?"""
-        return name in self.names or Name(name.local, "") in self.names or name.domain in self.domains
+        return self.has(name) or name.domain in self.domains
+
+    def has(self, name: Name) -> bool:
+        """Is ``name`` there by itself, not with everybody at its domain?"""
+        return name in self.names or Name(name.local, "") in self.names
 
 
 def parse_aliases(text: str, is_ours: IsOurs) -> Aliases:

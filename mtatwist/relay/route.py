@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mtatwist.envelope import Recipient
+from mtatwist.smtp.address import drop_detail
 from mtatwist.smtp.reply import Reply
 from mtatwist.transports import maildir
 
@@ -49,6 +50,8 @@ def destination(route: Route, domain: str) -> str:
     return route.next_hop or domain
 
 
-def refuse_mailbox(routes: Sequence[Route], recipient: Recipient) -> Reply | None:
+def refuse_mailbox(routes: Sequence[Route], recipient_delimiter: str, recipient: Recipient) -> Reply | None:
     """The failure that is certain before a delivery is tried, so that the receiver can refuse the recipient."""
-    return maildir.refuse(recipient.address) if choose(routes, recipient.domain).transport == "maildir" else None
+    if choose(routes, recipient.domain).transport != "maildir":
+        return None
+    return maildir.refuse(drop_detail(recipient.address, recipient_delimiter))

@@ -87,6 +87,14 @@ def without_detail(local: str, delimiter: str) -> str:
     return name or local
 
 
+def drop_detail(mailbox: str, delimiter: str) -> str:
+    """``mailbox``, as it stands between < and >, without its detail; the detail may stand in quotes."""
+    local, _, domain = mailbox.rpartition("@")
+    local = _unquoted(local)
+    name = without_detail(local, delimiter)
+    return mailbox if name == local else str(Address(name, domain))
+
+
 def is_dot_string(local: str) -> bool:
     """Can the local part stand without quotes (RFC 5321 §4.1.2)?"""
     return _SAFE_LOCAL.fullmatch(local) is not None
@@ -98,10 +106,13 @@ def is_domain(text: str) -> bool:
 
 
 def _checked(local: str, domain: str) -> Address:
-    if local[0] == '"':
-        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    local = _unquoted(local)
     if len(local.encode()) > MAX_LOCAL_PART:
         raise AddressError("the local part is longer than 64 octets")
     if len(domain.encode()) > MAX_DOMAIN:
         raise AddressError("the domain is longer than 255 octets")
     return Address(local, domain)
+
+
+def _unquoted(local: str) -> str:
+    return re.sub(r"\\(.)", r"\1", local[1:-1]) if local.startswith('"') else local

@@ -6,7 +6,8 @@ import contextlib
 import io
 import mailbox
 import os
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from mtatwist.envelope import Deferral, Delivered, Failure, Handed, Message, Outcome, Recipient
-from mtatwist.interfaces import IDelivery, ITransport
+from mtatwist.interfaces import DirectoryTrouble, IDelivery, ITransport
+from mtatwist.smtp.address import drop_detail
 from mtatwist.smtp.downgrade import Level, Scan
 from mtatwist.smtp.header import MAX_HEADER, header_end, without_field
 from mtatwist.smtp.reply import Reply
@@ -36,9 +38,21 @@ READ_SIZE = 256 * 1024
 class MaildirTransport:
     """The next hop is a directory with {local} and {domain} in it."""
 
-    def __init__(self, *, spool: ISpool, reactor: IReactorFromThreads, **_: Any) -> None:
+    def __init__(
+        self,
+        *,
+        spool: ISpool,
+        reactor: IReactorFromThreads,
+        recipient_delimiter: str = "",
+        keeps_detail: Callable[[str], Awaitable[bool]] | None = None,
+        **_: Any,
+    ) -> None:
+        """``recipient_delimiter`` begins a detail ("": nothing does), which is no part of {local}; but for addresses
+        that are somebody of their own with it, of which ``keeps_detail`` tells, or raises DirectoryTrouble."""
         self._spool = spool
         self._reactor = reactor
+        self._delimiter = recipient_delimiter
+        self._keeps_detail = keeps_detail
         self._pool = ThreadPool(0, THREADS, name="mtatwist-maildir")
         self._pool.start()
 
@@ -54,22 +68,27 @@ class MaildirTransport:
         """Put the message into each recipient's Maildir; an outcome each."""
         outcomes: list[Outcome] = []
         for recipient in recipients:
-            refusal = refuse(recipient.address)
-            if refusal is not None:
-                outcomes.append(Failure(refusal))
-                continue
-            local, _, domain = recipient.address.rpartition("@")
-            path = template.format(local=local.lower(), domain=domain.lower())
             try:
+                path = _path(template, await self._mailbox(recipient.address))
                 await deferToThreadPool(self._reactor, self._pool, self._store, path, message)
             except _Unfit as unfit:
                 outcomes.append(Failure(unfit.reply))
+            except DirectoryTrouble as trouble:
+                _log.info("mailbox_unknown", id=message.id, address=recipient.address, error=str(trouble))
+                outcomes.append(Deferral(Reply(451, "4.4.3", "Cannot tell now whose mailbox that address is")))
             except Exception as error:
-                _log.error("maildir_failed", id=message.id, path=path, error=str(error))
+                _log.error("maildir_failed", id=message.id, address=recipient.address, error=str(error))
                 outcomes.append(Deferral(Reply(451, "4.2.0", "The mailbox could not be written")))
             else:
                 outcomes.append(Delivered(Reply(250, "2.0.0", "Delivered to the mailbox"), handed=Handed.MAILBOX))
         return outcomes
+
+    async def _mailbox(self, address: str) -> str:
+        """The address whose Maildir gets the mail of ``address``. Raises DirectoryTrouble."""
+        bare = drop_detail(address, self._delimiter)
+        if bare != address and self._keeps_detail is not None and await self._keeps_detail(address):
+            return address
+        return bare
 
     def _store(self, path: str, message: Message) -> None:
         """In a thread: a durable new message, with Return-Path on top and no other (RFC 5321 §4.4)."""
@@ -94,7 +113,7 @@ class MaildirTransport:
 
 
 class _Unfit(Exception):
-    """The message can't be kept in a file of lines; the reply says why."""
+    """The message can't be kept there; the reply says why."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -178,6 +197,15 @@ def refuse(address: str) -> Reply | None:
     if _is_safe(local) and _is_safe(domain):
         return None
     return Reply(550, "5.1.3", "This address can't be a mailbox here")
+
+
+def _path(template: str, address: str) -> str:
+    """The Maildir of ``address``: one, in whatever case it is written. Raises _Unfit."""
+    refusal = refuse(address)
+    if refusal is not None:
+        raise _Unfit(refusal)
+    local, _, domain = address.rpartition("@")
+    return template.format(local=unicodedata.normalize("NFC", local).lower(), domain=domain.lower())
 
 
 def _make(path: str) -> None:

@@ -125,6 +125,21 @@ def test_who_is_unknown_is_refused(make_mta: MakeMta, sink: Sink, ldap: Slapd) -
         assert receivers(mta, sink, *known) == sorted(known)
 
 
+def test_strangers_make_no_maildirs(make_mta: MakeMta, ldap: Slapd, tmp_path: Path) -> None:
+    """Whoever exists without the detail gets the mail with it, in one Maildir, however the address is written."""
+    asked = ldap.settings(base_dn=SUFFIX, recipient_filter="(mail={address})")
+    config = relaying_to(1, relay={"domains": ["example.org"], "networks": []}, **{"auth.ldap": asked})
+    boxes = tmp_path / "boxes"
+    config["route"] = [{"domain": "example.org", "transport": "maildir", "next_hop": str(boxes / "{local}")}]
+    spellings = ["user2", "USER2", "User2+random0", '"user2+a b"', '"user2+../x"', "user2+"]
+    with make_mta(config) as mta:
+        for local in spellings:
+            send(mta, f"{local}@example.org")
+        wait_until(lambda: mta.queued() == 0, 20, "the queue is empty")
+    assert os.listdir(boxes) == ["user2"]
+    assert len(os.listdir(boxes / "user2" / "new")) == len(spellings)
+
+
 def test_questions_are_remembered(make_mta: MakeMta, sink: Sink, ldap: Slapd) -> None:
     with make_mta(asking(ldap, sink)) as mta:
         answers(mta, "user5@example.org", "nobody5@example.org")

@@ -9,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ldap3.operation.search import MATCH_EQUAL, parse_filter
 from recipients.rig import SEARCHES, Entry, FakeDirectory, Rig, forwarding, user
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
+from mtatwist.interfaces import DirectoryTrouble
 from mtatwist.recipients.directory import UNDER_WAY
 from mtatwist.recipients.resolve import AT_ONCE, CANNOT_TELL, DEPTH, LOOP, PATIENCE, TOO_LARGE, UNKNOWN
 from mtatwist.smtp.address import Address, AddressError, parse_path
@@ -414,6 +416,53 @@ def test_an_alias_does_not_take_the_mail_of_an_address_that_may_exist() -> None:
     assert rig.get("boss+own@here.test") == 451
     directory.trouble = False
     assert rig.get("boss+own@here.test") == ["boss+own@here.test"]
+
+
+def keeps_detail(rig: Rig, address: str) -> bool | None:
+    """None: nobody can tell."""
+    answers: list[bool | None] = []
+
+    async def ask() -> None:
+        try:
+            answers.append(await rig.resolver.keeps_detail(address))
+        except DirectoryTrouble:
+            answers.append(None)
+
+    Deferred.fromCoroutine(ask())
+    rig.clock.advance(PATIENCE)
+    (answer,) = answers
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("ann+x@here.test", False),
+        ("Jean+Luc@HERE.test", True),
+        ("jean+luc@also.test", False),
+        ("file+own@also.test", True),
+        # Everybody at a domain is nobody of their own.
+        ("any+x@also.test", False),
+        ("ad+min@here.test", True),
+        ("jean+luc@away.test", False),
+        ('"odd +x"@here.test', True),
+    ],
+)
+def test_who_is_somebody_of_their_own_with_a_detail(address: str, expected: bool) -> None:
+    known = {**user("ann@here.test"), **user("jean+luc@here.test"), **user('"odd +x"@here.test')}
+    rig = Rig(listed="file+own\n@also.test", directory=FakeDirectory(known), postmaster="ad+min@here.test")
+    assert keeps_detail(rig, address) is expected
+
+
+def test_without_anybody_who_knows_a_detail_is_one() -> None:
+    assert keeps_detail(Rig("boss: ann"), "jean+luc@here.test") is False
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_directory_that_is_away_cannot_tell_of_details(silent: bool) -> None:
+    directory = FakeDirectory()
+    directory.silent, directory.trouble = silent, not silent
+    assert keeps_detail(Rig(directory=directory), "jean+luc@here.test") is None
 
 
 def test_one_question_at_a_time_for_each_address() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transports.peer import message
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from mtatwist.envelope import Deferral, Delivered, Failure, Message, Outcome
+from mtatwist.interfaces import DirectoryTrouble
 from mtatwist.spool.memory import MemorySpool
 from mtatwist.transports.maildir import READ_SIZE, MaildirTransport
 
@@ -27,7 +29,21 @@ class Rig:
         self.directory = directory
         self.pump: Any = Pump()
         self.spool: Any = MemorySpool()
-        self.transport = MaildirTransport(spool=self.spool, reactor=self.pump)
+        self.own: set[str] = set()
+        self.trouble = False
+        self.transport = MaildirTransport(
+            spool=self.spool, reactor=self.pump, recipient_delimiter="+", keeps_detail=self.keeps_detail
+        )
+
+    async def keeps_detail(self, address: str) -> bool:
+        """Those in ``own`` have a Maildir with their detail; in ``trouble``, nobody can tell."""
+        if self.trouble:
+            raise DirectoryTrouble("ldap1.test: connection refused")
+        return address in self.own
+
+    def boxes(self) -> list[str]:
+        """The Maildirs there are at d.test."""
+        return sorted(os.listdir(self.directory / "d.test"))
 
     def begin(self, what: Message, template: str = "{domain}/{local}") -> Deferred[list[Outcome]]:
         self.spool.messages[what.number] = what
@@ -68,6 +84,57 @@ def test_each_recipient_gets_a_file_with_line_feeds_and_one_return_path(rig: Rig
 def test_a_message_that_is_all_header_has_one_return_path_too(rig: Rig) -> None:
     rig.deliver(message(b"Return-Path: <liar@b.test>\r\nSubject: x\r\n", reverse_path=""))
     assert rig.files("d.test/c") == [b"Return-Path: <>\nSubject: x\n"]
+
+
+@pytest.mark.parametrize("detail", ["+random0", "+", "+a+b", "+../x", "+É"])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_detail_makes_no_maildir(rig: Rig, detail: str, quoted: bool) -> None:
+    local = f'"user2{detail}"' if quoted else f"user2{detail}"
+    assert [type(outcome) for outcome in rig.deliver(message(BODY, f"{local}@d.test"))] == [Delivered]
+    assert rig.boxes() == ["user2"]
+
+
+def test_quotes_that_are_needed_without_the_detail_stay(rig: Rig) -> None:
+    rig.deliver(message(BODY, '"john doe"@d.test', '"john doe+x y"@d.test', '"John \\"doe+x"@d.test'))
+    assert rig.boxes() == ['"john \\"doe"', '"john doe"']
+    assert len(rig.files('d.test/"john doe"')) == 2
+
+
+def test_nobody_is_left_of_a_detail_alone(rig: Rig) -> None:
+    rig.deliver(message(BODY, "+x@d.test"))
+    assert rig.boxes() == ["+x"]
+
+
+@pytest.mark.parametrize("address", ['"../x+y"@d.test', '"+/../y"@d.test', "a/b+c@d.test", "x+y@.."])
+def test_no_address_with_a_detail_leads_out_of_the_directory(rig: Rig, address: str) -> None:
+    (outcome,) = rig.deliver(message(BODY, address))
+    assert isinstance(outcome, Failure)
+    assert (outcome.reply.code, outcome.reply.enhanced) == (550, "5.1.3")
+    assert os.listdir(rig.directory.parent) == ["mail"]
+    assert os.listdir(rig.directory) == []
+
+
+def test_whoever_exists_with_the_detail_has_a_maildir_of_their_own(rig: Rig) -> None:
+    rig.own = {"Jean+Luc@d.test"}
+    rig.deliver(message(BODY, "Jean+Luc@d.test", "jean@d.test", "jean+x@d.test"))
+    assert rig.boxes() == ["jean", "jean+luc"]
+    assert len(rig.files("d.test/jean")) == 2
+
+
+def test_mail_waits_while_nobody_can_tell_whose_it_is(rig: Rig) -> None:
+    """Whoever has no detail gets theirs."""
+    rig.trouble = True
+    waiting, delivered = rig.deliver(message(BODY, "jean+luc@d.test", "jean@d.test"))
+    assert isinstance(waiting, Deferral)
+    assert (waiting.reply.code, waiting.reply.enhanced) == (451, "4.4.3")
+    assert "ldap" not in waiting.reply.text
+    assert isinstance(delivered, Delivered)
+    assert rig.boxes() == ["jean"]
+
+
+def test_all_spellings_of_an_address_have_one_maildir(rig: Rig) -> None:
+    rig.deliver(message(BODY, "É@d.test", "e\u0301@d.test", "E\u0301@D.test"))
+    assert [unicodedata.normalize("NFC", name) for name in rig.boxes()] == ["é"]
 
 
 def test_others_may_not_read_it(rig: Rig) -> None:
