@@ -67,6 +67,7 @@ MIB = 1024 * 1024
         (strings.parse_delimiter, "", ""),
         (strings.parse_delimiter, "-", "-"),
         (strings.parse_sha256, "AB" * 32, "ab" * 32),
+        (strings.parse_base_dn, "", ""),
     ],
 )
 def test_good(parse: Callable[[object], object], raw: object, expected: object) -> None:
@@ -164,6 +165,20 @@ def test_a_rate_is_shown_as_it_may_be_written(text: str) -> None:
         (strings.parse_delimiter, "a", "one mark"),
         (strings.parse_delimiter, 1, "expected one character"),
         (strings.parse_sha256, "abc", "64 hexadecimal digits"),
+        (
+            strings.parse_base_dn,
+            "example.org",
+            'is not a DN: write the whole name of an entry, such as "dc=example,dc=org"',
+        ),
+        (strings.parse_base_dn, "Example", 'such as "dc=example,dc=org"'),
+        (strings.parse_base_dn, "mta@example.org", "is not a DN"),
+        (strings.parse_base_dn, r"EXAMPLE\mta", "is not a DN"),
+        (strings.parse_base_dn, 7, "expected a DN"),
+        (strings.parse_bind_name, "mta-example", 'is not a DN: write the whole name of an entry, such as "cn=mta,'),
+        (strings.parse_bind_name, "", "expected a DN"),
+        (strings.parse_bind_name, "mta@", "is not a DN"),
+        (strings.parse_bind_name, r"\mta", "is not a DN"),
+        (strings.parse_bind_name, "a@b@c", "is not a DN"),
     ],
 )
 def test_bad(parse: Callable[[object], object], raw: object, reason: str) -> None:
@@ -173,6 +188,55 @@ def test_bad(parse: Callable[[object], object], raw: object, reason: str) -> Non
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+DNS = [
+    "dc=org",
+    "DC=example, DC=org",
+    "ou=people+l=here,o=Bücher & Söhne,c=DE",
+    r"cn=Doe\, Jane,ou=a\2Cb,o=x=y",
+    'cn="Doe, Jane",o=example',
+    "1.3.6.1.4.1.1466.0=#04024869;OID.2.5.4.3=me",
+    "uid=me@example.org,dc=example",
+    "<GUID=7b95f0d5-a3ed-486c-919c-077b8c9731f2>",
+    "<WKGUID=a9d1ca15768811d1aded00c04fd8d5cd,dc=Fabrikam,dc=com>",
+]
+NO_DNS = [
+    "example",
+    "dc=example,",
+    ",dc=example",
+    "dc=,dc=org",
+    "dc=example,org",
+    "=x",
+    "dc= ",
+    "d c=x",
+    'cn="x',
+    "cn=x\\",
+    "dc=a dc=b,,",
+    "<GUID=>",
+    "ldap://ldap.example.org/dc=org",
+]
+
+
+@pytest.mark.parametrize("parse", [strings.parse_base_dn, strings.parse_bind_name])
+def test_names_of_entries(parse: Callable[[object], str]) -> None:
+    for raw in DNS:
+        assert parse(raw) == raw
+    for raw in NO_DNS:
+        with pytest.raises(ValueError, match="is not a DN"):
+            parse(raw)
+
+
+@pytest.mark.parametrize("raw", ["mta@example.org", "mail server@corp.example.org", r"EXAMPLE\mta", r"corp.test\a b"])
+def test_names_of_active_directory(raw: str) -> None:
+    assert strings.parse_bind_name(raw) == raw
+
+
+@pytest.mark.parametrize("piece", ["dc=a,", "dc= ", "a", "\\", '"', '"a"', " "])
+def test_a_long_dn_is_read_soon(piece: str) -> None:
+    """Each character is looked at a few times, whatever stands there: this ends, or the suite does not."""
+    with pytest.raises(ValueError, match="is not a DN"):
+        strings.parse_base_dn(f"dc={piece * 100_000},")
 
 
 @pytest.mark.parametrize(

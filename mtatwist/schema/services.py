@@ -28,12 +28,13 @@ class Ldap:
         example='"/etc/ssl/ca.pem"',
     )
     bind_dn: str | None = optional(
-        v.text('"cn=mta,dc=example,dc=org"'),
-        "Who to search the directory as; without it, anonymously.",
+        v.BIND_NAME,
+        'Who to search the directory as; without it, anonymously. Active Directory also takes "mta@example.org".',
     )
     bind_password: Secret | None = optional(v.SECRET, 'The password of "bind_dn".', example='"file:/run/secrets/ldap"')
     base_dn: str | None = optional(
-        v.text('"ou=people,dc=example,dc=org"'), "Below which entry the users are, and groups and aliases."
+        v.BASE_DN,
+        'Below which entry the users are, and groups and aliases; "" is the root of the directory.',
     )
     user_filter: str = key(
         v.text('"(uid={user})"', must_contain="{user}"),

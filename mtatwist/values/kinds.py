@@ -32,6 +32,8 @@ from mtatwist.values.numbers import (
 )
 from mtatwist.values.strings import (
     Secret,
+    parse_base_dn,
+    parse_bind_name,
     parse_choice,
     parse_delimiter,
     parse_path,
@@ -163,6 +165,8 @@ RECIPIENT_FILTER = plain(
     parse_recipient_filter,
     doc='An LDAP filter in which "{address}", "{local}" and "{domain}" stand for the recipient\'s.',
 )
+BASE_DN = plain("DN", '"ou=people,dc=example,dc=org"', parse_base_dn)
+BIND_NAME = plain("DN", '"cn=mta,dc=example,dc=org"', parse_bind_name)
 SHA256 = plain("SHA-256 in hexadecimal", '"' + "0" * 64 + '"', parse_sha256)
 PATH: Kind[str] = Kind(
     "path",

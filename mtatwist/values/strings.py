@@ -10,6 +10,14 @@ from mtatwist.values.base import Context, any_of, nearest, quoted, string, type_
 
 SECRET_BYTES = 65536
 
+# RFC 4514 §3, and what servers take besides: OIDs with a prefix, quotation marks and spaces as in RFC 2253 §4.
+_TYPE = r" *(?:[A-Za-z][A-Za-z0-9_-]*|(?:[Oo][Ii][Dd]\.)?[0-9]+(?:\.[0-9]+)*) *"
+_VALUE = r" *(?:\\.|\"(?:\\.|[^\"\\])*\"|[^ \\\",;+])(?:\\.|\"(?:\\.|[^\"\\])*\"|[^\\\",;+])*"
+_DN = re.compile(rf"{_TYPE}={_VALUE}(?:[,;+]{_TYPE}={_VALUE})*")
+# Active Directory's own: "<GUID=…>", "<SID=…>", "<WKGUID=…,dc=…>"; [MS-ADTS] §3.1.1.3.1.2.4.
+_AD_DN = re.compile(r"<(?:GUID|SID|WKGUID)=[^<>]+>")
+_AD_NAME = re.compile(r"[^@\\\"]+@[^@\\\"\s]+|[^@\\\"/]+\\[^@\\\"/]+")
+
 
 class Secret:
     """A password or key, which no ``repr``, log line or traceback shows by accident.
@@ -71,6 +79,34 @@ def parse_recipient_filter(raw: object) -> str:
             '"(mail={address})"'
         )
     return text
+
+
+def parse_base_dn(raw: object) -> str:
+    """Read the DN of an entry; "" is the root of the directory."""
+    if raw == "":
+        return ""
+    text = string(raw, "a DN", '"dc=example,dc=org"')
+    if not _is_dn(text):
+        labels = text.split(".")
+        meant = all(re.fullmatch(r"[A-Za-z0-9-]+", each) for each in labels)
+        dn = ",".join(f"dc={each}" for each in labels) if meant and len(labels) > 1 else "dc=example,dc=org"
+        raise ValueError(f"{quoted(raw)} is not a DN: write the whole name of an entry, such as {quoted(dn)}")
+    return text
+
+
+def parse_bind_name(raw: object) -> str:
+    """Read whom to bind as: a DN, or a name as Active Directory has them ([MS-ADTS] §5.1.1.1.1)."""
+    text = string(raw, "a DN", '"cn=mta,dc=example,dc=org"')
+    if not _is_dn(text) and not _AD_NAME.fullmatch(text):
+        raise ValueError(
+            f'{quoted(raw)} is not a DN: write the whole name of an entry, such as "cn=mta,dc=example,dc=org"; Active '
+            'Directory also knows "mta@example.org" and "EXAMPLE\\\\mta"'
+        )
+    return text
+
+
+def _is_dn(text: str) -> bool:
+    return bool(_DN.fullmatch(text) or _AD_DN.fullmatch(text))
 
 
 def parse_delimiter(raw: object) -> str:
