@@ -17,8 +17,8 @@ class Submission:
         v.choice("off", "log", "reject"),
         "log",
         "What becomes of a message whose From or Sender field has an address that its sender may not use, or can't be "
-        'read: "reject" refuses it with 553, "log" only notes it, "off" does not look. A message with the empty '
-        "reverse path is always judged by these fields, and refused.",
+        'read: "reject" refuses it with 553, "log" only notes it, "off" does not look. With the empty reverse '
+        "path such a message, and one without a From field, is always refused.",
     )
     received_user: bool = key(
         v.BOOLEAN,
