@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import parse_dn
-from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as Late
@@ -16,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mtatwist.auth.credentials import AuthUnavailable, ILogin, Login, WrongPassword
+from mtatwist.auth.credentials import AuthUnavailable, ILogin, INamingChecker, Login, WrongPassword
 from mtatwist.auth.prepare import NAME_LIMIT, PASSWORD_LIMIT, Unprepared, prepare_name
 from mtatwist.auth.user_file import address
 from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from mtatwist.auth.offline import OfflineCache
 
 _log = Logger()
+
+_T = TypeVar("_T")
 
 GROUPS = 500
 """Groups and shared mailboxes of one user that are looked at."""
@@ -46,7 +47,7 @@ _TESTED = re.compile(r"\(\s*([A-Za-z][A-Za-z0-9;.-]*)\s*~?=[^()]*\{user\}")
 _PLACE = re.compile(r"\{(user|dn)\}")
 
 
-@implementer(ICredentialsChecker)
+@implementer(INamingChecker)
 class LdapChecker:
     """Finds the user with the service account, then binds as the user; docs/ldap.rst describes it."""
 
@@ -77,19 +78,27 @@ class LdapChecker:
 
     def requestAvatarId(self, credentials: Login) -> Deferred[Account]:  # type: ignore[override]
         """See ICredentialsChecker. Fails with UnauthorizedLogin or AuthUnavailable, and nothing else."""
-        return Deferred.fromCoroutine(self._judge(credentials))
+        return self.check(credentials, _anybody)
+
+    def check(self, login: Login, named: Callable[[str], Awaitable[None]]) -> Deferred[Account]:  # type: ignore[override]
+        """See INamingChecker: the user is found before the bind."""
+        return Deferred.fromCoroutine(self._judge(login, named))
 
     def stop(self) -> None:
         """End the threads that hash passwords."""
         if self._offline is not None:
             self._offline.stop()
 
-    async def _judge(self, login: Login) -> Account:
+    async def _judge(self, login: Login, named: Callable[[str], Awaitable[None]]) -> Account:
         if not _possible(login.user, NAME_LIMIT) or not _possible(login.secret, PASSWORD_LIMIT):
             raise UnauthorizedLogin
         try:
-            asked = Deferred.fromCoroutine(self._ask(login))
-            account = await asked.addTimeout(self._seconds, self._clock)
+            begun = self._clock.seconds()
+            entry, name = await self._in_time(self._find(login), self._seconds)
+            left = self._seconds - (self._clock.seconds() - begun)
+            # The wait for one's turn is no trouble of the directory's.
+            await named(name)
+            account = await self._in_time(self._prove(login, entry, name), left)
         except UnauthorizedLogin:
             if self._offline is not None:
                 self._offline.forget(login.user)
@@ -104,8 +113,11 @@ class LdapChecker:
             self._offline.remember(login, account)
         return account
 
-    async def _ask(self, login: Login) -> Account:
-        """Raises UnauthorizedLogin, DirectoryTrouble."""
+    async def _in_time(self, step: Coroutine[Deferred[Any], Any, _T], seconds: float) -> _T:
+        return await Deferred.fromCoroutine(step).addTimeout(max(seconds, 0), self._clock)
+
+    async def _find(self, login: Login) -> tuple[IEntry, str]:
+        """Whose name it is: the entry, and the account's name. Raises UnauthorizedLogin, DirectoryTrouble."""
         entries = await self._directory.search(_filled(self._user_filter, user=login.user), self._wanted, 2)
         if len(entries) > 1:
             _log.error("user_ambiguous", session=login.session, user=login.user, entries=[one.dn for one in entries])
@@ -118,7 +130,10 @@ class LdapChecker:
             raise UnauthorizedLogin
         name = self._name(entry)
         # What a user gives is prepared already, and that takes time.
-        name = login.user if name.lower() in (login.user, "") else _prepared(name)
+        return entry, login.user if name.lower() in (login.user, "") else _prepared(name)
+
+    async def _prove(self, login: Login, entry: IEntry, name: str) -> Account:
+        """Raises WrongPassword, DirectoryTrouble."""
         if not await self._directory.bind(entry.dn, login.secret):
             raise WrongPassword(name)
         found = [entry]
@@ -158,6 +173,10 @@ class LdapChecker:
                     if len(addresses) >= ADDRESSES:
                         return frozenset(addresses)
         return frozenset(addresses)
+
+
+async def _anybody(name: str) -> None:
+    """Nobody minds who it is."""
 
 
 def _possible(text: str, limit: int) -> bool:

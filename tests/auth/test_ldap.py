@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mtatwist.auth.credentials import AuthUnavailable, Login, WrongPassword
+from mtatwist.auth.credentials import AuthUnavailable, INamingChecker, Login, WrongPassword
 from mtatwist.auth.ldap import ADDRESSES, GROUPS, LdapChecker
 from mtatwist.config import load
 from mtatwist.directory.connection import Entry
@@ -116,6 +116,32 @@ def test_guesses_are_counted_by_the_account_whatever_its_name_was(user: str) -> 
     failures: list[Failure] = []
     asked.requestAvatarId(Login(user, "wrong")).addErrback(failures.append)
     assert [failure.value.account for failure in failures] == ["alice"]  # type: ignore[attr-defined]
+
+
+def test_whoever_may_not_be_asked_about_is_not_bound_under_any_name() -> None:
+    directory = FakeDirectory([entry()])
+    asked: list[str] = []
+
+    async def named(account: str) -> None:
+        asked.append(account)
+        raise AuthUnavailable("not now")
+
+    found = checker(directory, user_filter="(|(uid={user})(mail={user}))")
+    verifyObject(INamingChecker, found)
+    assert outcome(found.check(Login(MAIL, "secret"), named)) is AuthUnavailable
+    assert (asked, directory.binds) == (["alice"], [])
+
+
+def test_waiting_for_ones_turn_is_no_trouble_of_the_directory() -> None:
+    clock, turn = Clock(), Deferred[None]()
+
+    async def named(account: str) -> None:
+        await turn
+
+    answer = checker(FakeDirectory([entry()]), clock=clock).check(Login("alice", "secret"), named)
+    clock.advance(9.5)
+    turn.callback(None)
+    assert outcome(answer) == Account("alice", frozenset({MAIL}))
 
 
 @pytest.mark.parametrize(
