@@ -167,3 +167,7 @@ class IDirectory(Interface):
 
 class DirectoryTrouble(Exception):
     """The directory is away, too slow or broken; the message says which server and why, and no secret."""
+
+
+class AnswerTooLarge(DirectoryTrouble):
+    """The directory is well, but what it has found is more than is read: to ask again is no use."""

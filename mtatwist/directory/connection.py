@@ -54,6 +54,10 @@ class OperationRefused(Exception):
     """The server has answered, but not what was asked for; the message says what."""
 
 
+class AnswerOverrun(OperationRefused):
+    """The server was willing, but its answer is more than is read."""
+
+
 @implementer(IEntry)
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -201,6 +205,8 @@ class Connection:
             )
         if self._server.unresolved is not None:
             return ConnectionLost(f"its name can't be resolved: {self._server.unresolved}")
+        if getattr(limited, "overrun", False):
+            return AnswerOverrun("the answer is too large")
         if isinstance(error, LDAPCommunicationError | OSError):
             # What ldap3 was doing is of no interest, and a number no explanation.
             why = re.sub(r"^.*\[Errno -?\d+\] ", "", str(error))

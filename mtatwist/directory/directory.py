@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mtatwist.directory.connection import OperationRefused, ServerFailed, ServerSilent, ServerUntrusted
+from mtatwist.directory.connection import AnswerOverrun, OperationRefused, ServerFailed, ServerSilent, ServerUntrusted
 from mtatwist.directory.lane import IDirectoryReactor, Job, Lane
 from mtatwist.directory.server import Server
 from mtatwist.directory.workers import Workers
-from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
+from mtatwist.interfaces import AnswerTooLarge, DirectoryTrouble, IDirectory, IEntry
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
@@ -151,6 +151,10 @@ class Directory:
                 except ServerFailed as failed:
                     server.trouble = str(failed)
                     self._reactor.callFromThread(self._failed, server, failed)
+                except AnswerOverrun as overrun:
+                    # Of another server it would be as large.
+                    self._reactor.callFromThread(self._refused, server, str(overrun))
+                    raise AnswerTooLarge(f"{server.uri}: {overrun}") from None
                 except OperationRefused as refused:
                     reasons.append(f"{server.uri}: {refused}")
                     self._reactor.callFromThread(self._refused, server, str(refused))
@@ -164,6 +168,8 @@ class Directory:
             server.probe()
         except ServerFailed as error:
             failed = error
+        except OperationRefused as refused:
+            failed = ServerFailed(str(refused))
         except Exception as error:
             _log.failure("directory_crashed")
             failed = ServerFailed(type(error).__name__)

@@ -13,9 +13,14 @@ class LimitedSocket:
     """What ldap3 needs of a socket, with a deadline and a limit for each operation as a whole."""
 
     def __init__(self, wrapped: socket.socket, deadline: float, now: Callable[[], float]) -> None:
-        """``deadline``: by ``now``, until begin() sets another."""
+        """``deadline``: by ``now``, until begin() sets another.
+
+        :ivar timed_out: an operation took too long.
+        :ivar overrun: the answer to one was too large.
+        """
         self.wrapped = wrapped
         self.timed_out = False
+        self.overrun = False
         self._now = now
         self.begin(deadline)
 
@@ -42,6 +47,7 @@ class LimitedSocket:
             raise
         self._room -= len(data)
         if self._room < 0:
+            self.overrun = True
             raise OSError("the answer is too large")
         return data
 

@@ -11,8 +11,9 @@ from ldap3.utils.conv import escape_filter_chars
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from mtatwist.interfaces import DirectoryTrouble
+from mtatwist.interfaces import AnswerTooLarge, DirectoryTrouble
 from mtatwist.recipients.names import Name
 from mtatwist.recipients.shared import Remembered, Shared
 
@@ -29,7 +30,7 @@ FOUND_SECONDS = 300.0
 """How long it is remembered that an address exists, or what it stands for."""
 
 ABSENT_SECONDS = 60.0
-"""How long it is remembered that it does not."""
+"""How long it is remembered that it does not, or is too large a group: to look at one takes the directory's time."""
 
 IN_TROUBLE_SECONDS = FOUND_SECONDS + 2 * ABSENT_SECONDS
 """How long the last answer about an alias is good enough when there is no other. Who is known to exist must not be
@@ -52,7 +53,7 @@ _PLACE = re.compile(r"\{(address|local|domain)\}")
 
 
 class TooManyMembers(Exception):
-    """A group is larger than may be expanded."""
+    """A group is larger than may be expanded, or than the directory's answers may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class _Question:
         self.in_trouble = in_trouble
         self.found: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=FOUND_SECONDS, clock=clock)
         self.absent: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=ABSENT_SECONDS, clock=clock)
+        self.too_large: Remembered[Name, str] = Remembered(limit=REMEMBERED, seconds=ABSENT_SECONDS, clock=clock)
         self.under_way: dict[Name, Shared[tuple[str, ...]]] = {}
 
 
@@ -120,6 +122,8 @@ class DirectoryRecipients:
             known = question.absent.get(name)
         if known is not None:
             return known
+        if question.too_large.get(name) is not None:
+            raise TooManyMembers
         try:
             return await self._ask_anew(question, name, search)
         except DirectoryTrouble:
@@ -136,7 +140,7 @@ class DirectoryRecipients:
             if len(self._users.under_way) + len(self._aliases.under_way) >= UNDER_WAY:
                 raise DirectoryTrouble("too many recipients are being looked up")
             work = Deferred.fromCoroutine(search())
-            work.addCallback(self._remember, question, name)
+            work.addCallbacks(self._remember, self._remember_failure, (question, name), errbackArgs=(question, name))
             # Before anybody is told: their next question needs a place, too.
             work.addBoth(self._answered, question, name)
             asked = Shared(work)
@@ -150,6 +154,13 @@ class DirectoryRecipients:
         if question.in_trouble is not None:
             question.in_trouble.put(name, answer)
         return answer
+
+    @staticmethod
+    def _remember_failure(failure: Failure, question: _Question, name: Name) -> Failure:
+        if not failure.check(TooManyMembers, AnswerTooLarge):
+            return failure
+        question.too_large.put(name, ())
+        return Failure(TooManyMembers())
 
     @staticmethod
     def _answered(result: T, question: _Question, name: Name) -> T:

@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs
 
 from mtatwist.directory.connection import (
     REFUSED,
+    AnswerOverrun,
     ConnectionLost,
     Entry,
     OperationRefused,
@@ -22,7 +23,7 @@ from mtatwist.directory.connection import (
 )
 from mtatwist.directory.directory import REPEAT_SECONDS, RETRY_SECONDS, TIDY_SECONDS
 from mtatwist.directory.server import IDLE_SECONDS
-from mtatwist.interfaces import DirectoryTrouble
+from mtatwist.interfaces import AnswerTooLarge, DirectoryTrouble
 
 MakeRig = Callable[..., Rig]
 
@@ -146,6 +147,29 @@ def test_a_refusal_is_told_of_once_in_a_while(make_rig: MakeRig) -> None:
         assert events(caught, "directory_refused") == ["ldap://h0"] * 2
     assert rig.metrics.directory_refused.value == 4
     assert rig.metrics.directory_servers_down.value == 0
+
+
+def test_too_large_an_answer_is_no_servers_fault(make_rig: MakeRig) -> None:
+    rig = make_rig(2)
+    rig.hosts[0].fail(AnswerOverrun("the answer is too large"))
+    assert rig.search().check(AnswerTooLarge)
+    rig.settle()
+    assert rig.metrics.directory_servers_down.value == 0
+    assert rig.metrics.directory_refused.value == 1
+    # It would be as large there, and only that connection is of no use any more.
+    assert rig.hosts[1].requests == []
+    rig.hosts[0].answer = None
+    assert rig.bind() is True
+
+
+def test_a_server_that_refuses_to_be_looked_at_is_down(make_rig: MakeRig) -> None:
+    rig = make_rig(start=False)
+    rig.hosts[0].trouble = OperationRefused("LDAPMaximumRedirects")
+    with capturedLogs() as caught:
+        rig.directory.start()
+        rig.pump.until(lambda: bool(rig.metrics.directory_servers_down.value))
+    assert events(caught, "directory_trouble") == ["ldap://h0"]
+    assert not any(event.get("log_failure") for event in caught)
 
 
 def test_a_bug_is_trouble_too(make_rig: MakeRig) -> None:

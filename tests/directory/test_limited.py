@@ -76,3 +76,4 @@ def test_an_endless_answer(ends: tuple[socket.socket, socket.socket]) -> None:
             theirs.sendall(b"x" * 65536)
             read += len(limited.recv(65536))
     assert read <= ANSWER_LIMIT
+    assert limited.overrun

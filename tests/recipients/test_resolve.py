@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from ldap3.operation.search import MATCH_EQUAL, parse_filter
 from recipients.rig import SEARCHES, Entry, FakeDirectory, Rig, forwarding, user
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs
 
-from mtatwist.interfaces import DirectoryTrouble
-from mtatwist.recipients.directory import UNDER_WAY
+from mtatwist.interfaces import AnswerTooLarge, DirectoryTrouble
+from mtatwist.recipients.directory import ABSENT_SECONDS, UNDER_WAY
 from mtatwist.recipients.resolve import AT_ONCE, CANNOT_TELL, DEPTH, LOOP, PATIENCE, TOO_LARGE, UNKNOWN
 from mtatwist.smtp.address import Address, AddressError, parse_path
 from mtatwist.smtp.reply import Reply
@@ -543,4 +545,29 @@ def test_a_group_that_is_too_large_is_not_looked_at(attributes: dict[str, list[s
     rig = Rig(directory=directory, searches=replace(SEARCHES, members=2))
     (reply,) = rig.begin("all@here.test")
     assert reply is TOO_LARGE
+    assert len(directory.asked) == 1
+
+
+def test_a_group_that_is_too_large_is_not_fetched_again_and_again() -> None:
+    """Anybody can name it, and each time would cost the directory its time."""
+    directory = FakeDirectory({"(alias=all@here.test)": [Entry("cn=all", {"member": ["uid=x1", "uid=x2", "uid=x3"]})]})
+    rig = Rig(directory=directory, searches=replace(SEARCHES, members=2))
+    for _ in range(5):
+        assert rig.begin("all@here.test") == [TOO_LARGE]
+    assert len(directory.asked) == 1
+    rig.clock.advance(ABSENT_SECONDS)
+    assert rig.begin("all@here.test") == [TOO_LARGE]
+    assert len(directory.asked) == 2
+
+
+def test_nor_is_one_whose_entry_is_too_large_to_be_read() -> None:
+    class Huge(FakeDirectory):
+        def search(self, filter: str, attributes: Sequence[str], limit: int = 2) -> Deferred[Any]:
+            super().search(filter, attributes, limit)
+            return fail(AnswerTooLarge("ldap1.test: the answer is too large"))
+
+    directory = Huge()
+    rig = Rig(directory=directory)
+    for _ in range(5):
+        assert rig.begin("all@here.test") == [TOO_LARGE]
     assert len(directory.asked) == 1
