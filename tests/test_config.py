@@ -492,6 +492,18 @@ def test_any_document(tmp_path: Path, document: dict[str, object]) -> None:
 # --- warnings -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
+def test_secret_in_a_file_that_everybody_can_read(tmp_path: Path, mode: int, warned: int) -> None:
+    """So is one in a file of its own; its group may be the server's."""
+    key = tmp_path / "key"
+    key.write_text("hunter2")
+    key.chmod(mode)
+    (tmp_path / "c.toml").write_text(written({"metrics.api_key": '"file:key"', "metrics.endpoint": '"http://[::1]/x"'}))
+    warnings = load(tmp_path / "c.toml").warnings
+    told = f"metrics.api_key: everybody on this machine can read {key}: take that right away from others (chmod o-r)"
+    assert list(warnings) == [told] * warned
+
+
 def test_literal_secret(tmp_path: Path) -> None:
     """A secret that others can read is warned about, without being shown."""
     file = tmp_path / "mta.toml"
@@ -533,6 +545,47 @@ def test_literal_secret(tmp_path: Path) -> None:
 def test_warning(text: str, words: str, tmp_path: Path) -> None:
     """What works, but not as one may think, is said at start."""
     assert [warning for warning in configure(tmp_path, text).warnings if words in warning]
+
+
+MAILDIRS = {
+    "relay.domains": '["here.test", "a.here.test"]',
+    "route.domain": '"here.test"',
+    "route.transport": '"maildir"',
+    "route.next_hop": '"{{x}}/{local}"',
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "route[0]"),
+        ({"route.domain": '"*"'}, "route[0]"),
+        ({"route.domain": '"*.here.test"'}, "route[0]"),
+        ({"listen.endpoint": '"tcp:25:interface=192.0.2.1"'}, "route[0]"),
+        # Not ours; not made up by strangers; one for all; from this machine only.
+        ({"route.domain": '"away.test"'}, ""),
+        ({"relay.recipients": '"people"'}, ""),
+        ({"auth.ldap.recipient_filter": '"(mail={address})"', **DIRECTORY}, ""),
+        ({"route.next_hop": '"all/{domain}/{{local}}"'}, ""),
+        ({"route.transport": '"smtp"', "route.next_hop": '"next.test"'}, ""),
+        ({"listen.endpoint": '"tcp:25:interface=127.0.0.1"'}, ""),
+        ({"listen.endpoint": r"'tcp:25:interface=\:\:1'"}, ""),
+        ({"listen.role": '"submission"'}, ""),
+    ],
+)
+def test_strangers_are_not_to_make_maildirs(settings: dict[str, str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "people").write_text("ann\n")
+    warnings = configure(tmp_path, written({**MAILDIRS, **settings})).warnings
+    found = [warning for warning in warnings if "a Maildir is made for each" in warning]
+    assert [warning.partition(".")[0] for warning in found] == ([told] if told else [])
+
+
+def test_only_routes_that_take_mail_of_ours_make_maildirs(tmp_path: Path) -> None:
+    more = '[[route]]\ndomain = "*"\ntransport = "maildir"\nnext_hop = "{local}@{domain}"\n'
+    settings = {"relay.domains": '["here.test"]', "route.domain": '"here.test"'}
+    for domain, count in (("here.test", 0), ("*.here.test", 1)):
+        text = written({**settings, "route.domain": f'"{domain}"'}) + more
+        assert len([each for each in configure(tmp_path, text).warnings if "a Maildir is made" in each]) == count
 
 
 def test_clients_of_an_onion_service_come_from_loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mtatwist.schema import Config
 from mtatwist.schema.directory_checks import check_directory
+from mtatwist.schema.route_checks import check_mailboxes, check_routes
 from mtatwist.schema.watching_checks import check_health, check_metrics
 from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
 from mtatwist.values.names import parse_next_hop, show_host_port
@@ -107,32 +108,6 @@ def _check_relay(config: Config, report: Report) -> None:
         )
 
 
-def _check_routes(config: Config, report: Report) -> None:
-    seen: dict[str, int] = {}
-    for index, route in enumerate(config.routes):
-        path = f"route[{index}]"
-        if report.good(f"{path}.domain"):
-            first = seen.setdefault(route.domain, index)
-            covering = next((earlier for earlier in seen if _covers(earlier, route.domain)), None)
-            if first != index:
-                report.problem(f"{path}.domain", f"route[{first}] has the same domain: remove one of them")
-            elif covering is not None:
-                report.warnings.append(
-                    f"{path} is never used: route[{seen[covering]}] comes first and takes all of its mail"
-                )
-        if route.tls == "verify" and (route.next_hop or "").startswith("unix:"):
-            report.problem(f"{path}.tls", '"verify" needs a name, which a UNIX socket does not have: write "none"')
-        if route.next_hop is not None and (route.mx_port, route.mx_loopback) != (25, False):
-            report.warnings.append(f"{path} has a next_hop, so its mx_port and mx_loopback have no effect")
-
-
-def _covers(pattern: str, domain: str) -> bool:
-    """Tell whether an earlier route's pattern leaves nothing for another one."""
-    if pattern == domain:
-        return False
-    return pattern == "*" or (pattern.startswith("*.") and domain.endswith(pattern[1:]))
-
-
 def _check_validators(config: Config, report: Report) -> None:
     if not report.good("validators.order"):
         return
@@ -190,7 +165,8 @@ CHECKS: Sequence[Callable[[Config, Report], None]] = (
     check_networks,
     check_devices,
     check_recipients,
-    _check_routes,
+    check_routes,
+    check_mailboxes,
     _check_validators,
     _check_dns,
     check_metrics,
