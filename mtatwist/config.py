@@ -271,6 +271,11 @@ class _Reader:
                 f"{path} is a secret in a file that others can read: "
                 f'write "env:NAME" or "file:PATH" instead, or make the file readable by its owner only'
             )
+        if isinstance(value, Secret) and value.open_file is not None:
+            self.warnings.append(
+                f"{path}: everybody on this machine can read {v.printable(value.open_file)}: take that right away from "
+                "others (chmod o-r)"
+            )
         return value
 
 

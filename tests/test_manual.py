@@ -116,6 +116,7 @@ def test_the_configuration_of_monitoring(tmp_path: Path) -> None:
     page = (SKELETONS.parent / "monitoring.rst").read_text("utf-8")
     (example,) = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
     (tmp_path / "metrics").write_text("a-key\n")
+    (tmp_path / "metrics").chmod(0o600)
     file = tmp_path / "monitoring.toml"
     text = textwrap.dedent(example).replace("/run/secrets", str(tmp_path))
     file.write_text(text + '[[listen]]\nendpoint = "tcp:25"\ntls = "none"\n')

@@ -189,6 +189,6 @@ SECRET: Kind[Secret] = Kind(
     str,
     '"env:NAME" takes it from an environment variable, "file:PATH" from a file (a line end at its end is '
     "dropped; a relative path starts at the directory of the configuration file). Anything else is the "
-    "secret itself; then the configuration file should be readable by its owner only, or there is a "
-    "warning.",
+    "secret itself. There is a warning when others than its owner can read a configuration file with a "
+    "secret in it, and when everybody can read a secret's own file.",
 )

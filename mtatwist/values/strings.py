@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Sequence
 
 from mtatwist.values.base import Context, any_of, nearest, quoted, string, type_words, wrong_type
@@ -23,13 +24,15 @@ class Secret:
     """A password or key, which no ``repr``, log line or traceback shows by accident.
 
     :ivar literal: true when it stood in the configuration file itself.
+    :ivar open_file: the file that it stood in, where everybody on this machine can read that; else None.
     """
 
-    __slots__ = ("_value", "literal")
+    __slots__ = ("_value", "literal", "open_file")
 
-    def __init__(self, value: str, *, literal: bool = False) -> None:
+    def __init__(self, value: str, *, literal: bool = False, open_file: str | None = None) -> None:
         self._value = value
         self.literal = literal
+        self.open_file = open_file
 
     def reveal(self) -> str:
         """Return the secret itself; call this only where it is handed to the peer that needs it."""
@@ -146,15 +149,17 @@ def parse_secret(raw: object, context: Context) -> Secret:
             )
         return Secret(value)
     if scheme == "file":
-        return Secret(_secret_file(os.path.join(context.directory, rest)))
+        return _secret_file(os.path.join(context.directory, rest))
     if not raw:
         raise ValueError('is empty: write "env:NAME" or "file:PATH", or leave the key out')
     return Secret(raw, literal=True)
 
 
-def _secret_file(path: str) -> str:
+def _secret_file(path: str) -> Secret:
     try:
         with open(path, "rb") as stream:
+            # A group may be the server's own.
+            open_to_all = bool(os.fstat(stream.fileno()).st_mode & stat.S_IROTH)
             content = stream.read(SECRET_BYTES + 1)
     except (OSError, ValueError) as error:
         words = error.strerror if isinstance(error, OSError) else "not a path"
@@ -167,4 +172,4 @@ def _secret_file(path: str) -> str:
         raise ValueError(f"the secret in {quoted(path)} is not UTF-8 text") from None
     if not value:
         raise ValueError(f"the file {quoted(path)} is empty: write the secret into it")
-    return value
+    return Secret(value, open_file=path if open_to_all else None)
