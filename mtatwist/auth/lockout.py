@@ -63,7 +63,7 @@ class Lockout:
         alone get in.
         """
         account, pair, address = _subjects(client)
-        known = self._known.has(client, now)
+        known = self._is_known(client, now)
         if not known and (self._accounts.locked(account, now) or self._accounts.full(now)):
             return Kind.ACCOUNT
         if self._pairs.locked(pair, now) or self._pairs.full(now):
@@ -77,7 +77,7 @@ class Lockout:
         at the same time: with more, guessing in parallel would get around the lock."""
         account, pair, address = _subjects(client)
         yield pair, self._pairs.leeway(pair, now)
-        if not self._known.has(client, now):
+        if not self._is_known(client, now):
             yield account, self._accounts.leeway(account, now)
         if client.network != NOWHERE:
             yield address, self._addresses.leeway(address, now)
@@ -90,9 +90,9 @@ class Lockout:
         locked = []
         if self._accounts.add(account, now):
             locked.append(Kind.ACCOUNT)
-        if self._accounts.locked(account, now) and not self._known.has(client, now):
+        if self._accounts.locked(account, now) and not self._is_known(client, now):
             # The account's lock is the pair's, too: strangers' pairs need no room of their own.
-            self._pairs.forgive(pair)
+            self._pairs.begin_anew(pair)
         elif self._pairs.add(pair, now):
             locked.append(Kind.PAIR)
         # Whoever is behind a socket, or an onion service, could lock everybody out who is.
@@ -105,9 +105,18 @@ class Lockout:
         ]
 
     def succeeded(self, client: Client, now: float) -> None:
-        """The right password: its pair is counted anew, and the account is known there."""
+        """The right password: its pair is counted anew, and the account is known there.
+
+        Not where nobody can be told from anybody else: one who guesses there would profit from each login of the user.
+        """
+        if client.network == NOWHERE:
+            return
         self._pairs.forgive((client.account, client.network))
         self._known.add(client, now)
+
+    def _is_known(self, client: Client, now: float) -> bool:
+        # Earlier versions may have kept such a network.
+        return client.network != NOWHERE and self._known.has(client, now)
 
     def locks(self, now: float) -> list[Lock]:
         """Those that have not ended, the first to end first."""

@@ -21,17 +21,22 @@ LOOKED_AT = 64
 SWEPT = 1000
 """How many that mean nothing any more are forgotten at once."""
 
+FORGIVEN = 3
+"""So many times the threshold is the most that is forgiven within the window: whoever guesses from behind the address
+of somebody who logs in every few minutes has no more than that."""
+
 WRONG_PASSWORDS = 16
 """Wrong passwords of a pair that are recognised."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Of one subject. ``at``: when it changed last; ``failures``: when those happened that count; ``wrong``: wrong
-    passwords, and when each was seen last."""
+    """Of one subject. ``at``: when it changed last; ``failures``: when those happened that count; ``forgiven``: when
+    those did that a login has forgiven since; ``wrong``: wrong passwords, and when each was seen last."""
 
     at: float
     failures: list[float] = field(default_factory=list)
+    forgiven: list[float] = field(default_factory=list)
     wrong: dict[str, float] = field(default_factory=dict)
 
 
@@ -49,6 +54,7 @@ class Tallies:
     ) -> None:
         """``changed`` is called with each subject that is different now."""
         self._threshold = threshold
+        self._most = FORGIVEN * threshold
         self._window = window
         self._duration = duration
         self._changed = changed
@@ -78,7 +84,8 @@ class Tallies:
 
     def leeway(self, subject: Subject, now: float) -> int:
         """How many failures more until it is locked; one at least."""
-        return max(self._threshold - self.count(subject, now), 1)
+        count = self.count(subject, now)
+        return max(min(self._threshold - count, self._most - count - self._forgiven(subject, now)), 1)
 
     def add(self, subject: Subject, now: float) -> bool:
         """Count a failure, unless there is a lock already. Does it lock the subject?"""
@@ -87,9 +94,10 @@ class Tallies:
         tally = self._touch(subject, now)
         live = [at for at in tally.failures if at > now - self._window]
         tally.failures = [*live, now][-self._threshold :]
-        if len(tally.failures) < self._threshold or self.full(now):
+        all_ = len(tally.failures) + self._forgiven(subject, now)
+        if (len(tally.failures) < self._threshold and all_ < self._most) or self.full(now):
             return False
-        self.forgive(subject)
+        self.begin_anew(subject)
         self.locks.pop(subject, None)
         self.locks[subject] = now + self._duration
         return True
@@ -104,10 +112,18 @@ class Tallies:
         return seen > now - self._window
 
     def forgive(self, subject: Subject) -> None:
-        """Count anew. The wrong passwords stay what they are."""
+        """Count anew, up to FORGIVEN times. The wrong passwords stay what they are."""
         tally = self._tallies.get(subject)
         if tally is not None and tally.failures:
+            tally.forgiven = [*tally.forgiven, *tally.failures][-self._most :]
             tally.failures = []
+            self._changed(subject)
+
+    def begin_anew(self, subject: Subject) -> None:
+        """Count from nothing. The wrong passwords stay what they are."""
+        tally = self._tallies.get(subject)
+        if tally is not None and (tally.failures or tally.forgiven):
+            tally.failures, tally.forgiven = [], []
             self._changed(subject)
 
     def unlock(self, subject: Subject) -> None:
@@ -140,7 +156,8 @@ class Tallies:
         tally, until = self._tallies.get(subject), self.locks.get(subject, 0.0)
         if tally is None:
             return Kept(*subject, until - self._duration, until) if until else None
-        return Kept(*subject, tally.at, until, list(tally.failures), dict(tally.wrong))
+        failures = [*(-at for at in tally.forgiven), *tally.failures]
+        return Kept(*subject, tally.at, until, failures, dict(tally.wrong))
 
     def restore(self, rows: Sequence[Kept], now: float) -> None:
         """Take in what an earlier run kept, in the order of the changes.
@@ -152,9 +169,14 @@ class Tallies:
                 self.locks[row.account, row.network] = min(row.until, now + self._duration)
         for row in rows:
             if row.failures or row.wrong:
-                failures = [min(at, now) for at in row.failures][-self._threshold :]
+                failures = [min(at, now) for at in row.failures if at >= 0][-self._threshold :]
+                forgiven = [min(-at, now) for at in row.failures if at < 0][-self._most :]
                 wrong = {each: min(seen, now) for each, seen in row.wrong.items()}
-                self._tallies[row.account, row.network] = Tally(min(row.at, now), failures, wrong)
+                self._tallies[row.account, row.network] = Tally(min(row.at, now), failures, forgiven, wrong)
+
+    def _forgiven(self, subject: Subject, now: float) -> int:
+        tally = self._tallies.get(subject)
+        return 0 if tally is None else sum(at > now - self._window for at in tally.forgiven)
 
     def _touch(self, subject: Subject, now: float) -> Tally:
         """The subject's tally, as the one that changed last."""
@@ -170,6 +192,8 @@ class Tallies:
 
     def _give_up(self, now: float) -> None:
         """Make room for one more count."""
-        subject = min(islice(self._tallies, LOOKED_AT), key=lambda each: self.count(each, now))
+        subject = min(
+            islice(self._tallies, LOOKED_AT), key=lambda each: self.count(each, now) + self._forgiven(each, now)
+        )
         del self._tallies[subject]
         self._changed(subject)

@@ -210,9 +210,39 @@ def test_a_lock_at_a_known_address_leaves_another_known_one_alone(rig: Rig) -> N
 
 def test_success_makes_its_pair_count_anew(rig: Rig) -> None:
     rig.log_in()
-    for round_ in range(5):
+    for round_ in range(3):
         rig.guess(*guesses(4, 4 * round_))
         assert rig.log_in() == "alice"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_success_makes_it_count_anew_three_times_the_threshold_at_most(rig: Rig, restarts: bool) -> None:
+    """Behind the address where the user logs in all the time somebody else may guess."""
+    for number in range(15):
+        assert rig.log_in() == "alice"
+        if restarts:
+            rig.wait(rig.begin("the same as ever"))
+            rig.restart()
+        rig.guess(f"guess {number}")
+        if not rig.asks():
+            break
+    assert number == 14 - restarts
+    assert rig.metrics.lockout_pairs.value == 1
+
+
+def test_where_peers_have_no_address_a_login_forgives_nothing_and_makes_nothing_known(rig: Rig) -> None:
+    for guess in guesses(5):
+        assert rig.log_in(peer="") == "alice"
+        rig.guess(guess, peer="")
+    assert not rig.asks(peer="")
+    assert not rig.asks()
+    assert rig.log_in(user="bob", peer="") == "bob"
+
+
+def test_a_known_address_is_spared_by_locks_from_where_peers_have_none(rig: Rig) -> None:
+    rig.log_in()
+    rig.guess(*guesses(5), peer="")
+    assert rig.log_in() == "alice"
 
 
 def test_success_does_not_forgive_what_others_did(rig: Rig) -> None:

@@ -34,12 +34,13 @@ class Naive:
     locks: dict[tuple[str, str], float] = field(default_factory=dict)
     seen: dict[tuple[Client, str], float] = field(default_factory=dict)
     known: dict[Client, float] = field(default_factory=dict)
+    forgiven: dict[Client, list[float]] = field(default_factory=dict)
 
     def locked(self, subject: tuple[str, str], now: float) -> bool:
         return self.locks.get(subject, 0) > now
 
     def is_known(self, who: Client, now: float) -> bool:
-        return who in self.known and self.known[who] > now - KNOWN_SECONDS
+        return who.network != NOWHERE and who in self.known and self.known[who] > now - KNOWN_SECONDS
 
     def closed(self, who: Client, now: float) -> bool:
         return (
@@ -53,8 +54,11 @@ class Naive:
             return
         failures = self.failures.setdefault(subject, [])
         failures.append(now)
-        if len([at for at in failures if at > now - WINDOW]) >= threshold:
+        live = len([at for at in failures if at > now - WINDOW])
+        forgiven = [at for at in self.forgiven.get(Client(*subject), []) if at > now - WINDOW]
+        if live >= threshold or live + len(forgiven) >= 3 * threshold:
             failures.clear()
+            self.forgiven.pop(Client(*subject), None)
             self.locks[subject] = now + self.duration
 
     def failed(self, who: Client, secret: str, now: float) -> None:
@@ -65,19 +69,27 @@ class Naive:
         self.count((who.account, ""), THRESHOLD, now)
         if self.locked((who.account, ""), now) and not self.is_known(who, now):
             self.failures.pop((who.account, who.network), None)
+            self.forgiven.pop(who, None)
         else:
             self.count((who.account, who.network), THRESHOLD, now)
         if who.network != NOWHERE:
             self.count(("", who.network), ADDRESS_THRESHOLD, now)
 
     def succeeded(self, who: Client, now: float) -> None:
-        self.failures.pop((who.account, who.network), None)
-        self.known[who] = now
+        if who.network != NOWHERE:
+            self.forgiven.setdefault(who, []).extend(self.failures.pop((who.account, who.network), []))
+            self.known[who] = now
 
     def unlock(self, user: str, address: str) -> None:
-        for each in list(self.failures.keys() | self.locks.keys() | {tuple(who) for who, _ in self.seen}):
+        for each in list(
+            self.failures.keys()
+            | self.locks.keys()
+            | {tuple(who) for who in self.forgiven}
+            | {tuple(who) for who, _ in self.seen}
+        ):
             if user in ("", each[0]) and address in ("", each[1]):
                 self.failures.pop(each, None)
+                self.forgiven.pop(Client(*each), None)
                 self.locks.pop(each, None)
                 self.seen = {pair: at for pair, at in self.seen.items() if tuple(pair[0]) != each}
 
