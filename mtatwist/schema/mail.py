@@ -139,7 +139,8 @@ class Route:
         'A smart host, for "smtp"; without it, mail goes to the exchanges of each domain (MX). For "smtp" '
         'and "lmtp": "host:port", "[v6]:port" or "unix:/path"; without a port it is 25 for "smtp" and 24 for '
         '"lmtp". For "maildir": the directory, in which "{local}" and "{domain}" stand for those of the '
-        'recipient; a relative one starts at "server.data_dir".',
+        "recipient, in lower case and without the detail, unless the address exists with it; a relative one starts at "
+        '"server.data_dir".',
     )
     tls: str = key(
         v.choice("none", "may", "require", "verify"),
