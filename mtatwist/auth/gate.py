@@ -89,7 +89,7 @@ class Gate:
         def tell(result: Any) -> None:
             if not guess.gone:
                 told.callback(result)
-            elif isinstance(result, Failure) and result.check(UnauthorizedLogin):
+            elif isinstance(result, Failure) and result.check(UnauthorizedLogin) and guess.asked:
                 _log.info(
                     "login_refused",
                     session=credentials.session,

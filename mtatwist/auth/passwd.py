@@ -57,8 +57,9 @@ class PasswordFile:
         self._domains = tuple(domains)
         self._reactor = reactor
         self._pool = ThreadPool(0, THREADS, name="mtatwist-passwords")
-        #: Logins that a thread has or will have to do with.
-        self.waiting = 0
+        # Not in the pool's queue, which nobody can leave.
+        self._queue: dict[Deferred[Account], Login] = {}
+        self._busy = 0
         self._stopping = False
         # Of the threads:
         self._lock = Lock()
@@ -79,6 +80,9 @@ class PasswordFile:
         if self._stopping:
             return
         self._stopping = True
+        queue, self._queue = self._queue, {}
+        for answer in queue:
+            answer.errback(AuthUnavailable("the server is stopping"))
         self._pool.stop()
 
     def requestAvatarId(self, credentials: Login) -> Deferred[Account]:  # type: ignore[override]
@@ -86,30 +90,41 @@ class PasswordFile:
         if self.waiting >= WAITING or self._stopping:
             _log.warn("users_busy", session=credentials.session, waiting=self.waiting)
             return fail(AuthUnavailable("too many logins at the same time"))
-        self.waiting += 1
-        answer: Deferred[Account] = Deferred()
-
-        def answered(result: Account | Failure | None) -> None:
-            self.waiting -= 1
-            # Who has given up does not wait any more, but the thread was occupied until now.
-            if answer.called:
-                return
-            if result is None:
-                answer.errback(UnauthorizedLogin())
-            elif isinstance(result, Failure):
-                if not result.check(AuthUnavailable):
-                    _log.failure("users_check_failed", result, session=credentials.session)
-                answer.errback(AuthUnavailable("the password could not be checked"))
-            else:
-                answer.callback(result)
-
-        def check() -> Account | None:
-            if answer.called or self._stopping:
-                raise AuthUnavailable("nobody waits for it")
-            return self._check(credentials)
-
-        deferToThreadPool(self._reactor, self._pool, check).addBoth(answered)
+        answer: Deferred[Account] = Deferred(self._leave)
+        self._queue[answer] = credentials
+        self._next()
         return answer
+
+    @property
+    def waiting(self) -> int:
+        """Logins that a thread has or will have to do with."""
+        return len(self._queue) + self._busy
+
+    def _leave(self, answer: Deferred[Account]) -> None:
+        self._queue.pop(answer, None)
+
+    def _next(self) -> None:
+        """Give the threads what they have room for."""
+        while self._queue and self._busy < THREADS:
+            answer = next(iter(self._queue))
+            login = self._queue.pop(answer)
+            self._busy += 1
+            deferToThreadPool(self._reactor, self._pool, self._check, login).addBoth(self._checked, answer, login)
+
+    def _checked(self, result: Account | Failure | None, answer: Deferred[Account], login: Login) -> None:
+        self._busy -= 1
+        self._next()
+        # Who has given up does not wait any more, but the thread was occupied until now.
+        if answer.called:
+            return
+        if result is None:
+            answer.errback(UnauthorizedLogin())
+        elif isinstance(result, Failure):
+            if not result.check(AuthUnavailable):
+                _log.failure("users_check_failed", result, session=login.session)
+            answer.errback(AuthUnavailable("the password could not be checked"))
+        else:
+            answer.callback(result)
 
     def _check(self, login: Login) -> Account | None:
         """In a thread: whose login it is, None where it is wrong. Raises AuthUnavailable."""

@@ -16,8 +16,8 @@ class Kept(NamedTuple):
     """One subject: an account (``network`` is ""), a network (``account`` is ""), or the pair of both.
 
     ``at``: when it changed last; ``until``: when its lock ends, 0 where there is none; ``failures``: when those that
-    count happened, and less than 0 (the time, negated) where a login has forgiven them since; ``wrong``: the fingerprints of wrong passwords, and when each was seen last. Seconds, in the
-    queue's time.
+    count happened, and less than 0 (the time, negated) where a login has forgiven them since; ``wrong``: the
+    fingerprints of wrong passwords, and when each was seen last. Seconds, in the queue's time.
     """
 
     account: str
