@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.credentials import ICredentials, IUsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from zope.interface import Attribute, implementer
 
@@ -44,6 +44,26 @@ class Login:
     def checkPassword(self, password: bytes) -> bool:
         """(IUsernamePassword)"""
         return password == self.password
+
+
+class IHopelessLogin(ICredentials):
+    """One try to log in that can't be right, whoever would be asked."""
+
+    user: str = Attribute("The name as the user gave it, for the log.")
+    peer: str = Attribute("See ILogin.")
+    session: str = Attribute("See ILogin.")
+    reason: str = Attribute("What is wrong with it, for the log.")
+
+
+@implementer(IHopelessLogin)
+@dataclass(frozen=True, slots=True)
+class HopelessLogin:
+    """It is refused like any other one, after the same time; so nobody learns which of the two it was."""
+
+    user: str
+    peer: str
+    session: str
+    reason: str
 
 
 class AuthUnavailable(LoginFailed):

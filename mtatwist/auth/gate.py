@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtatwist.auth.client import Client, client, counted_name
-from mtatwist.auth.credentials import AuthUnavailable, ILogin, INamingChecker, WrongPassword
+from mtatwist.auth.credentials import AuthUnavailable, IHopelessLogin, ILogin, INamingChecker, WrongPassword
 from mtatwist.auth.durable import DurableLockout
 from mtatwist.auth.guess import SAME_AS_BEFORE, WRONG, Guess, LockedOut, Repeated
 from mtatwist.auth.lockout import Kind, Lock, Lockout
@@ -42,14 +42,14 @@ threads take on (auth.passwd.WAITING), so that nobody's flood takes all of it. T
 
 @implementer(ICredentialsChecker)
 class Gate:
-    """A checker for ILogin that asks another one, unless the lockout forbids it.
+    """A checker for ILogin that asks another one, unless the lockout forbids it. What is hopeless it refuses itself.
 
     A wrong password, an unknown user and a locked account end alike: UnauthorizedLogin, after the same time, when what
     it changed is on stable storage; its message is for the log. Everything that is no answer to "is this the
     password?" is AuthUnavailable, and counts for nothing.
     """
 
-    credentialInterfaces = (ILogin,)
+    credentialInterfaces = (ILogin, IHopelessLogin)
 
     def __init__(
         self,
@@ -134,6 +134,8 @@ class Gate:
     async def _answer(self, guess: Guess) -> Any:
         """Raises LockedOut, Repeated, UnauthorizedLogin, LoginDenied; AuthUnavailable for everything else that is no
         avatar."""
+        if IHopelessLogin.providedBy(guess.login):
+            raise UnauthorizedLogin(guess.login.reason)
         given = guess.given
         who = given._replace(account=self._names.account(given.account))
         try:

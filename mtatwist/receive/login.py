@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.mail import smtp
 from twisted.python.failure import Failure
 
-from mtatwist.auth.credentials import AuthUnavailable
+from mtatwist.auth.credentials import AuthUnavailable, HopelessLogin, IHopelessLogin
 from mtatwist.auth.mechanisms import BadResponse, IMechanism, decode, encode
 from mtatwist.receive.attempt import Attempt
 from mtatwist.receive.connection import LOGGED
@@ -170,8 +170,10 @@ class LoginConnection(ContentConnection):
         try:
             ours = IMechanism.providedBy(challenger)
             credentials = challenger.login(self.session.peer, self.session.id) if ours else challenger
-        except UnauthorizedLogin:
-            pending = fail()
+        except UnauthorizedLogin as error:
+            credentials = HopelessLogin(who, self.session.peer, self.session.id, str(error))
+        if isinstance(credentials, HopelessLogin) and IHopelessLogin not in self.portal.listCredentialsInterfaces():
+            pending = fail(UnauthorizedLogin(credentials.reason))
         else:
             pending = self.portal.login(credentials, claimant, smtp.IMessageDeliveryFactory, smtp.IMessageDelivery)
         self._attempt = attempt = Attempt(pending, self._clock)

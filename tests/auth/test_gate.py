@@ -13,7 +13,7 @@ from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 
 from mtatwist.auth import gate
-from mtatwist.auth.credentials import AuthUnavailable, INamingChecker, Login, WrongPassword
+from mtatwist.auth.credentials import AuthUnavailable, HopelessLogin, INamingChecker, Login, WrongPassword
 from mtatwist.auth.pace import LONGEST_DELAY
 from mtatwist.auth.repeats import REPEATED_SECONDS
 from mtatwist.store.trouble import StoreBroken
@@ -652,6 +652,23 @@ def test_success_is_never_delayed_and_ends_the_delay(rig: Rig) -> None:
 
 def test_repeating_a_password_makes_the_delay_grow_too(rig: Rig) -> None:
     assert [round(rig.taken("the same"), 2) for _ in range(5)] == [0.5, 1, 2, 4, 5]
+
+
+def test_what_can_be_nobodys_login_takes_the_same_time_and_asks_nobody(rig: Rig) -> None:
+    def hopeless() -> tuple[float, list[Any]]:
+        begun = rig.clock.seconds()
+        result = outcome(rig.gate.requestAvatarId(HopelessLogin("al\u0378ice", HOME, "s1", "the name is odd")))
+        assert rig.wait(result) == REFUSED
+        return round(rig.clock.seconds() - begun, 2), result
+
+    rig.checker.seconds = lambda login: 0.7
+    assert rig.taken("wrong") == pytest.approx(0.7, abs=0.011)
+    taken, result = hopeless()
+    assert taken == pytest.approx(0.7, abs=0.011)
+    assert result[0].getErrorMessage() == "the name is odd"
+    assert [hopeless()[0] for _ in range(4)] == [1, 2, 4, 5]
+    assert len(rig.checker.asked) == 1
+    assert rig.metrics.lockout_failures.value == 1
 
 
 def slow_and_fast(login: Login) -> float:
