@@ -527,6 +527,15 @@ def test_literal_secret(tmp_path: Path) -> None:
         ),
         (written({"route.mx_port": "26"}), "its mx_port and mx_loopback have no effect"),
         (written({"listen.role": '"submission"'}), "so nobody can log in"),
+        *(
+            (written({path: value, **DIRECTORY}), f"{path} has no effect while relay.domains is empty")
+            for path, value in (
+                ("relay.aliases", '"aliases"'),
+                ("relay.recipients", '"recipients"'),
+                ("auth.ldap.recipient_filter", '"(mail={address})"'),
+                ("auth.ldap.alias_filter", '"(mail={address})"'),
+            )
+        ),
         (written({"listen.role": '"submission"', "auth.mechanisms": "[]"}), "auth.mechanisms is empty: nobody can"),
         (
             written({"listen.role": '"submission"', "validators.order": '["relay"]'}),

@@ -64,10 +64,14 @@ def check_devices(config: Config, report: Report) -> None:
 
 
 def check_recipients(config: Config, report: Report) -> None:
-    """A search needs a server."""
-    if not report.good("auth.ldap"):
+    """A search needs a server, and whom it is for."""
+    if not report.good("auth.ldap", "relay"):
         return
-    ldap = config.auth.ldap
-    for key in ("recipient_filter", "alias_filter"):
-        if getattr(ldap, key) is not None and not ldap.uris:
-            report.problem(f"auth.ldap.{key}", "needs a directory: write auth.ldap.uris, or leave the filter out")
+    ldap, relay = config.auth.ldap, config.relay
+    filters = {f"auth.ldap.{key}": getattr(ldap, key) for key in ("recipient_filter", "alias_filter")}
+    for path, value in filters.items():
+        if value is not None and not ldap.uris:
+            report.problem(path, "needs a directory: write auth.ldap.uris, or leave the filter out")
+    for path, value in {"relay.aliases": relay.aliases, "relay.recipients": relay.recipients, **filters}.items():
+        if value is not None and not relay.domains:
+            report.warnings.append(f"{path} has no effect while relay.domains is empty: write your domains there")
