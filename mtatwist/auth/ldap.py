@@ -99,9 +99,9 @@ class LdapChecker:
             # The wait for one's turn is no trouble of the directory's.
             await named(name)
             account = await self._in_time(self._prove(login, entry, name), left)
-        except UnauthorizedLogin:
+        except WrongPassword as wrong:
             if self._offline is not None:
-                self._offline.forget(login.user)
+                self._offline.refused(login, wrong.account)
             raise
         except (DirectoryTrouble, Late):
             # The directory has told the log why.
@@ -113,6 +113,11 @@ class LdapChecker:
             self._offline.remember(login, account)
         return account
 
+    def _forget(self, login: Login) -> None:
+        """Nobody logs in with this name, whatever the password is."""
+        if self._offline is not None:
+            self._offline.forget(login.user)
+
     async def _in_time(self, step: Coroutine[Deferred[Any], Any, _T], seconds: float) -> _T:
         return await Deferred.fromCoroutine(step).addTimeout(max(seconds, 0), self._clock)
 
@@ -122,11 +127,13 @@ class LdapChecker:
         if len(entries) > 1:
             _log.error("user_ambiguous", session=login.session, user=login.user, entries=[one.dn for one in entries])
         if len(entries) != 1:
+            self._forget(login)
             raise UnauthorizedLogin
         (entry,) = entries
         closed = _closed(entry)
         if closed:
             _log.info("user_closed", session=login.session, user=login.user, why=closed)
+            self._forget(login)
             raise UnauthorizedLogin
         name = self._name(entry)
         # What a user gives is prepared already, and that takes time.
