@@ -122,7 +122,8 @@ def test_who_is_unknown_is_refused(make_mta: MakeMta, sink: Sink, ldap: Slapd) -
         assert got["postmaster@example.org"] == "250 2.1.5"
         assert got["x@away.test"] == "550 5.7.1"
         assert [got[address][:3] for address in hostile] == ["550", "550", "550", "501"]
-        assert receivers(mta, sink, *known) == sorted(known)
+        # Two spellings of one address make one copy.
+        assert receivers(mta, sink, *known) == sorted(set(known) - {"USER1@Example.org"})
 
 
 def test_strangers_make_no_maildirs(make_mta: MakeMta, ldap: Slapd, tmp_path: Path) -> None:
