@@ -504,6 +504,16 @@ def test_stopping_while_it_hangs(make_desk: MakeDesk, ldap: Slapd) -> None:
     assert desk.answer("user1", "pw1") is AuthUnavailable
 
 
+def test_lookups_of_recipients_keep_no_login_waiting(make_desk: MakeDesk, ldap: Slapd) -> None:
+    """Their places are all taken, and a login has one."""
+    desk = make_desk(ldap.settings(connections=1, recipient_filter="(mail={address})"))
+    asked = [desk.directory.for_recipients.search(f"(mail=u{number}@x.test)", ["1.1"]) for number in range(WAITING + 9)]
+    assert [lookup.called for lookup in asked] == [False] * (WAITING + 1) + [True] * 8
+    assert desk.answer("user1", "pw1") == account(1)
+    outcomes = [desk.pump.outcome(lookup) for lookup in asked]
+    assert [isinstance(outcome, Failure) for outcome in outcomes] == [False] * (WAITING + 1) + [True] * 8
+
+
 def test_remembered_for_bad_days(make_desk: MakeDesk, ldap: Slapd) -> None:
     desk = make_desk(ldap.settings(offline_cache="1h"))
     cache = desk.checker._offline
