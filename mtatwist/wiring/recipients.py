@@ -37,7 +37,7 @@ def make_recipients(config: Config, reactor: Any, metrics: Instruments, director
                 metrics=metrics,
             )
         except FileError as error:
-            raise ConfigError([Problem("", key, reason) for reason in error.reasons]) from None
+            raise ConfigError([Problem(config.source or "", key, reason) for reason in error.reasons]) from None
 
     aliases = watched("relay.aliases", relay.aliases, parse_aliases)
     listed = watched("relay.recipients", relay.recipients, parse_recipients)
