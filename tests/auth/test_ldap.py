@@ -321,6 +321,7 @@ def test_the_manuals_examples(tmp_path: Path) -> None:
     whole, groups, other = re.findall(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)", page)
     secret = tmp_path / "secret"
     secret.write_text("x")
+    secret.chmod(0o600)
     whole = textwrap.dedent(whole).replace("/run/secrets/ldap", str(secret))
     before, _, _ = whole.partition("base_dn")
     filters = [line for line in textwrap.dedent(groups).splitlines() if line.startswith("group_filter")]
