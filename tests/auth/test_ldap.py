@@ -322,12 +322,12 @@ def test_the_manuals_examples(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x")
     secret.chmod(0o600)
-    whole = textwrap.dedent(whole).replace("/run/secrets/ldap", str(secret))
+    whole, other = (textwrap.dedent(text).replace("/run/secrets/ldap", str(secret)) for text in (whole, other))
     before, _, _ = whole.partition("base_dn")
     filters = [line for line in textwrap.dedent(groups).splitlines() if line.startswith("group_filter")]
     file = tmp_path / "mta.toml"
     listen = '[[listen]]\nendpoint = "tcp:25"\n'
-    for text in (*(whole + each for each in ("", *filters)), before.partition("uris")[0] + textwrap.dedent(other)):
+    for text in (*(whole + each for each in ("", *filters)), before.partition("uris")[0] + other):
         file.write_text(f"{listen}{text}\n")
         assert not load(file).warnings
     assert len(filters) == 3
