@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 from mtatwist.auth.client import Client
 
-REPEATED_SECONDS = 60.0
+REPEATED_SECONDS = 5.0
 """So long a wrong password stays wrong. Somebody who changes a password to it meanwhile waits that long at most."""
 
 LIMIT = 10_000

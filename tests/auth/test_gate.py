@@ -120,7 +120,7 @@ def test_a_device_with_an_old_password_does_not_lock_its_owner_out(rig: Rig) -> 
     assert rig.metrics.lockout_failures.value == 1
 
 
-def test_a_repeated_password_is_asked_about_a_minute_later(rig: Rig) -> None:
+def test_a_repeated_password_is_asked_about_again_soon(rig: Rig) -> None:
     rig.guess("tomorrow's")
     rig.checker.answer = lambda login: login.user
     rig.clock.advance(REPEATED_SECONDS)
@@ -128,12 +128,13 @@ def test_a_repeated_password_is_asked_about_a_minute_later(rig: Rig) -> None:
 
 
 def test_a_repetition_costs_the_checker_nothing(rig: Rig) -> None:
-    rig.guess(*["the same"] * 5)
+    # Within their time.
+    rig.guess(*["the same"] * 3)
     assert len(rig.checker.asked) == 1
     assert rig.asks(secret="the same", peer=ELSEWHERE), "the password may be right there"
 
 
-def test_repetitions_make_nobody_wait_longer_than_a_minute(rig: Rig) -> None:
+def test_repetitions_make_nobody_wait_for_long(rig: Rig) -> None:
     rig.guess("tomorrow's")
     rig.checker.answer = lambda login: login.user
     begun = rig.clock.seconds()
