@@ -134,8 +134,8 @@ def test_limits_hold_for_sessions_at_the_same_time_and_after_a_restart(
         def send() -> None:
             with login(mta) as alice:
                 alice.expect(250, "MAIL FROM:<alice@example.org>")
-                gate.wait(30)
                 alice.expect(250, "RCPT TO:<you@sink.test>")
+                gate.wait(30)
                 code = alice.command("DATA").code
                 if code == 354:
                     alice.send(b"x\r\n.\r\n")

@@ -210,11 +210,20 @@ class Slapd:
         argv = [program("slapd"), "-F", str(self.directory / "slapd.d"), "-h", urls, "-d", "stats"]
         self._child = child = Child(argv, self.directory, "slapd")
 
+        ports = [self.port, *([self.secure_port] if self._tls else [])]
+        asked = self.accepted()
+
         def ready() -> bool:
+            nonlocal asked
             assert child.running, child.output()
-            return listens(self.port) and (not self._tls or listens(self.secure_port))
+            while ports and listens(ports[0]):
+                asked += 1
+                del ports[0]
+            return not ports
 
         wait_until(ready, 20, lambda: f"slapd listens: {child.output()}")
+        # It tells of a connection some time after that was made, and whoever counts would count ours.
+        wait_until(lambda: self.accepted() >= asked, 20, lambda: f"slapd tells that we connected: {child.output()}")
         return self
 
     def stop(self) -> None:
