@@ -6,8 +6,8 @@ import re
 import sys
 import textwrap
 
-from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
-from mtatwist.metrics.text import prometheus_name
+from mtatwist.metrics.instruments import Counter, Histogram, Instruments
+from mtatwist.metrics.text import kind, prometheus_name
 
 _INTRODUCTION = """\
 .. Generated from mtatwist/metrics/instruments.py by: python -m mtatwist.metrics.reference
@@ -21,10 +21,6 @@ the names on this page, or fetched by Prometheus, which has names of its own for
 A counter only grows, and begins at nothing when the server starts. A gauge goes up and down. A histogram counts
 observations by size; its name at Prometheus gets ``_bucket``, ``_sum`` and ``_count``.
 """
-
-
-def _kind(one: Counter | Histogram) -> str:
-    return "histogram" if isinstance(one, Histogram) else "gauge" if isinstance(one, Gauge) else "counter"
 
 
 def rst() -> str:
@@ -44,7 +40,7 @@ def rst() -> str:
             lines += [title, "-" * len(title), ""]
         unit = f", in ``{first.unit}``" if first.unit else ""
         words = re.sub(r"([\\`*|_])", r"\\\1", first.description)
-        text = f"{words} ({_kind(first)}{unit}). At Prometheus ``{prometheus_name(first)}``."
+        text = f"{words} ({kind(first)}{unit}). At Prometheus ``{prometheus_name(first)}``."
         if any(one.attributes for one in group):
             named = ", ".join(f"``{key}={value}``" for one in group for key, value in one.attributes.items())
             text += f" By {named}."
