@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -90,7 +90,7 @@ class Lane:
     def search(self, filter: str, attributes: Sequence[str], limit: int = 2) -> Deferred[Sequence[IEntry]]:
         """See IDirectory."""
         if "\0" in filter:
-            return _nothing([])
+            return succeed([])
         until = self._reactor.seconds() + self._seconds
         job = Job(lambda server: server.search(self._base, filter, attributes, limit, until), until)
         return self._submit(job, self._metrics.directory_search_seconds)
@@ -104,7 +104,7 @@ class Lane:
         except UnicodeEncodeError:
             octets = b""
         if not dn or not octets or "\0" in dn or b"\0" in octets:
-            return _nothing(False)
+            return succeed(False)
         until = self._reactor.seconds() + self._seconds
 
         def ask(server: Server) -> bool:
@@ -119,11 +119,11 @@ class Lane:
 
     def _submit(self, job: Job, histogram: Histogram) -> Deferred[Any]:
         if not self._running:
-            return _trouble("it is not running")
+            return fail(DirectoryTrouble("it is not running"))
         if self._handed_over >= self._limit:
             self._metrics.directory_busy.value += 1
             self._full()
-            return _trouble("too many requests wait for an answer")
+            return fail(DirectoryTrouble("too many requests wait for an answer"))
         started = self._reactor.seconds()
 
         def give_up(pending: Deferred[Any]) -> None:
@@ -162,15 +162,3 @@ class Lane:
         self._handed_over -= 1
         if not done.called:
             done.callback(result)
-
-
-def _nothing(result: Any) -> Deferred[Any]:
-    done: Deferred[Any] = Deferred()
-    done.callback(result)
-    return done
-
-
-def _trouble(reason: str) -> Deferred[Any]:
-    done: Deferred[Any] = Deferred()
-    done.errback(DirectoryTrouble(reason))
-    return done
