@@ -41,7 +41,7 @@ from mtatwist.tls.keypair import CertificateError
 from mtatwist.transports import REGISTRY as TRANSPORTS
 from mtatwist.transports.dial import Target
 from mtatwist.transports.smtp import ClientTimeouts
-from mtatwist.wiring import fields
+from mtatwist.values.fields import fields
 from mtatwist.wiring.auth import Users
 from mtatwist.wiring.directory import make_directory
 from mtatwist.wiring.dns import make_dns

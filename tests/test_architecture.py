@@ -42,7 +42,7 @@ SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "m
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "schema", "values")
-READERS = ("tap", "wiring", "control.cli")
+READERS = ("tap", "wiring", "control.cli", "control.config_files")
 
 LONGEST = 350
 #: Modules that may be longer, each with its reason.

@@ -8,31 +8,21 @@ to say about a configuration goes to standard output, one JSON object a line.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import io
 import json
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from mtatwist import __version__
 from mtatwist import describe as text
-from mtatwist.auth import user_file
-from mtatwist.auth.user_file import UserFileError
-from mtatwist.authorities import AuthoritiesError, read_authorities
-from mtatwist.config import Config, ConfigError, Problem, load
+from mtatwist.config import ConfigError, Problem, load
+from mtatwist.control.config_files import try_files
 from mtatwist.control.spool_cli import Say, spool_group
 from mtatwist.control.users_cli import UserFile, users_group
-from mtatwist.recipients.files import FileError, read_table
-from mtatwist.recipients.tables import parse_aliases, parse_recipients
-from mtatwist.smtp.address import DomainSet
-from mtatwist.tls.examine import examine
-from mtatwist.tls.keypair import Files
-from mtatwist.tls.policy import Policy
 from mtatwist.values.base import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -114,81 +104,6 @@ def _refuse(context: click.Context, error: ConfigError) -> None:
     context.exit(os.EX_CONFIG)
 
 
-def _try_certificates(file: str, loaded: Config) -> list[str]:
-    """Read the certificates and their keys as the server will; gives warnings. Raises ConfigError."""
-    tls = loaded.tls
-    problems, warnings = examine(
-        [Files(*each) for each in tls.pairs],
-        Policy(**{each.name: getattr(tls, each.name) for each in dataclasses.fields(Policy)}),
-        now=datetime.datetime.now(datetime.UTC),
-    )
-    for error in problems:
-        if error.forbidden:
-            warnings.append(
-                f"{error}: it was not checked; run this as a user who may read it, as the server must at its start"
-            )
-    wrong = [Problem(file, error.key, error.reason) for error in problems if not error.forbidden]
-    if wrong:
-        raise ConfigError(wrong)
-    return warnings
-
-
-def _try_authorities(file: str, loaded: Config) -> list[str]:
-    """Read those that the directory and the collector are known by as the server will. Raises ConfigError."""
-    ldap, metrics = loaded.auth.ldap, loaded.metrics
-    problems: list[Problem] = []
-    warnings: list[str] = []
-    for key, path, used in (
-        ("auth.ldap.ca_file", ldap.ca_file, ldap.uses_tls),
-        ("metrics.ca_file", metrics.ca_file, metrics.endpoint is not None),
-    ):
-        try:
-            if path is not None and used:
-                read_authorities(path)
-        except AuthoritiesError as error:
-            if error.forbidden:
-                warnings.append(f"{key}: {error}; it was not checked")
-            else:
-                problems.append(Problem(file, key, str(error)))
-    if problems:
-        raise ConfigError(problems)
-    return warnings
-
-
-def _try_recipients(file: str, loaded: Config) -> list[str]:
-    """Read aliases and recipients as the server will; gives warnings. Raises ConfigError."""
-    relay = loaded.relay
-    problems: list[Problem] = []
-    warnings: list[str] = []
-    for key, path, parse in (
-        ("relay.aliases", relay.aliases, parse_aliases),
-        ("relay.recipients", relay.recipients, parse_recipients),
-    ):
-        try:
-            if path is not None:
-                read_table(path, partial(parse, is_ours=DomainSet(relay.domains).__contains__))
-        except FileError as error:
-            if error.forbidden:
-                warnings.append(f"{key}: {error}; it was not checked")
-            else:
-                problems += [Problem(file, key, reason) for reason in error.reasons]
-    if problems:
-        raise ConfigError(problems)
-    return warnings
-
-
-def _try_users(file: str, loaded: Config) -> list[str]:
-    """Read the password file as the server will; gives warnings. Raises ConfigError."""
-    if loaded.auth.backend != "file" or all(listen.role != "submission" for listen in loaded.listen):
-        return []
-    try:
-        return [f"auth.file: {warning}" for warning in user_file.read(loaded.auth.file).warnings()]
-    except UserFileError as error:
-        if error.forbidden:
-            return [f"auth.file: {error}; it was not checked"]
-        raise ConfigError([Problem(file, "auth.file", reason) for reason in str(error).splitlines()]) from None
-
-
 @config.command()
 @click.argument("file", type=click.Path())
 @json_option
@@ -199,17 +114,9 @@ def check(context: click.Context, file: str) -> None:
     Secrets are looked up, so run it as the user the server runs as, with the same environment. The exit code
     is 78 when something is wrong.
     """
-    problems: list[Problem] = []
     try:
         loaded = load(file)
-        warnings = list(loaded.warnings)
-        for attempt in (_try_certificates, _try_authorities, _try_users, _try_recipients):
-            try:
-                warnings += attempt(file, loaded)
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
+        warnings = [*loaded.warnings, *try_files(loaded)]
     except ConfigError as error:
         _refuse(context, error)
         return

@@ -24,7 +24,7 @@ from mtatwist.smtp.reply import Reply
 from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
 from mtatwist.validators.usage import Usage
-from mtatwist.wiring import fields
+from mtatwist.values.fields import fields
 from mtatwist.wiring.auth import make_logins
 from mtatwist.wiring.submission import make_submission
 

@@ -17,7 +17,7 @@ from mtatwist.tls.keypair import CertificateError, Files
 from mtatwist.tls.pairs import Pairs
 from mtatwist.tls.policy import Policy
 from mtatwist.tls.watch import CertificateWatch
-from mtatwist.wiring import fields
+from mtatwist.values.fields import fields
 
 
 def make_tls(

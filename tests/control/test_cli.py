@@ -101,7 +101,7 @@ def test_check_certificate_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(keypair, "open", locked, raising=False)
     result = mtactl("config", "check", with_certificate(tmp_path, ours.certificate, ours.key))
     assert result.exit_code == 0
-    assert f"warning: tls.private_key: {ours.key}: Permission denied: it was not checked" in result.stderr
+    assert f"warning: tls.private_key: {ours.key}: Permission denied; it was not checked: run this as" in result.stderr
 
 
 LDAPS = '[auth.ldap]\nuris = ["ldaps://ldap.test"]\nbase_dn = "dc=test"\nca_file = "{}"\n'
