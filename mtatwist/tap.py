@@ -19,6 +19,7 @@ from twisted.python.logfile import LogFile
 from mtatwist import __version__
 from mtatwist.auth.user_file import UserFileError
 from mtatwist.config import Config, ConfigError, load
+from mtatwist.control.socket import SocketError
 from mtatwist.descriptors import Exhaustion, share_out
 from mtatwist.log import LineObserver
 from mtatwist.metrics.instruments import Instruments
@@ -43,6 +44,7 @@ from mtatwist.transports.dial import Target
 from mtatwist.transports.smtp import ClientTimeouts
 from mtatwist.values.fields import fields
 from mtatwist.wiring.auth import Users
+from mtatwist.wiring.control import Control
 from mtatwist.wiring.directory import make_directory
 from mtatwist.wiring.dns import make_dns
 from mtatwist.wiring.hangup import Hangup
@@ -193,6 +195,7 @@ class Mta(MultiService):
             queue_time=self.queue_time.now,
             fail=self._fail,
         )
+        self.control = Control(config, reactor, self)
 
     def _targets(self, route: Route) -> Callable[[str], Awaitable[Sequence[Target]]]:
         """How the addresses behind a destination of this route are found."""
@@ -259,6 +262,10 @@ class Mta(MultiService):
         self.relay.startService()
         super().startService()
         self.watching.start()
+        try:
+            self.control.startService()
+        except SocketError as error:
+            self._fail(os.EX_OSERR, f"control.socket: {error}")
         globalLogPublisher.addObserver(self._exhaustion)
         for warning in self._config.warnings:
             _log.warn("configuration_warning", warning=warning)
@@ -281,6 +288,7 @@ class Mta(MultiService):
     async def _stop(self) -> None:
         _log.info("stopping")
         self.watching.stopping()
+        await self._ended(self.control.stop)
         grace = self._config.timeouts.shutdown
         # Nothing new comes in, and then nothing new is begun; what is under way has the same time on both sides.
         await self._ended(super().stopService)

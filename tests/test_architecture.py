@@ -42,7 +42,8 @@ SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "m
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "schema", "values")
-READERS = ("tap", "wiring", "control.cli", "control.config_files")
+#: control.live only prints as they do.
+READERS = ("tap", "wiring", "control.cli", "control.config_files", "control.live")
 
 LONGEST = 350
 #: Modules that may be longer, each with its reason.

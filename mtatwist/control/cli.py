@@ -1,8 +1,9 @@
 """mtactl, the administrator's command.
 
-Exit codes: 0 for success, 2 for wrong usage of the command, 78 (EX_CONFIG) for a wrong configuration. What
-was asked for goes to standard output, warnings and errors to standard error; with ``--json`` all there is
-to say about a configuration goes to standard output, one JSON object a line.
+Exit codes: 0 for success, 2 for wrong usage of the command, 78 (EX_CONFIG) for a wrong configuration; live.py has
+those of the verbs that talk to a running server. What was asked for goes to standard output, warnings and errors to
+standard error; with ``--json`` all there is to say about a configuration goes to standard output, one JSON object a
+line.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
@@ -21,46 +20,15 @@ from mtatwist import __version__
 from mtatwist import describe as text
 from mtatwist.config import ConfigError, Problem, load
 from mtatwist.control.config_files import try_files
+from mtatwist.control.live import Session, json_option
 from mtatwist.control.spool_cli import Say, spool_group
+from mtatwist.control.system_cli import system
 from mtatwist.control.users_cli import UserFile, users_group
 from mtatwist.values.base import printable
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclasses.dataclass(slots=True)
-class Session:
-    """The options before the verb.
-
-    :ivar socket: the control socket; ``None`` for the default one.
-    :ivar token: what authenticates to it.
-    :ivar json: whether output is one JSON object a line.
-    """
-
-    socket: str | None = None
-    token: str | None = dataclasses.field(default=None, repr=False)
-    json: bool = False
 
 
 def _say(value: object, *, err: bool = False) -> None:
     click.echo(json.dumps(value, ensure_ascii=False), err=err)
-
-
-def _json_after_the_verb(context: click.Context, _: click.Parameter, value: bool) -> None:
-    # The contract has --json before the verb; whoever writes it behind means the same.
-    if value:
-        context.ensure_object(Session).json = True
-
-
-def json_option(function: F) -> F:
-    """Accept ``--json`` after the verb too."""
-    return click.option(
-        "--json",
-        is_flag=True,
-        expose_value=False,
-        callback=_json_after_the_verb,
-        help="Print JSON objects, one a line.",
-    )(function)
 
 
 @click.group(name="mtactl", context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,13 +37,13 @@ def json_option(function: F) -> F:
     metavar="PATH",
     envvar="MTACTL_SOCKET",
     show_envvar=True,
-    help="The server's control socket. Not used yet: no verb talks to a running server so far.",
+    help="The control socket of the running server; without it, it is looked for.",
 )
 @click.option(
     "--token",
     envvar="MTACTL_TOKEN",
     show_envvar=True,
-    help="The token for the control socket. Not used yet. Rather set the variable: others can see arguments.",
+    help="The token for the control socket. Rather set the variable: others can see arguments.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
 @click.version_option(__version__, prog_name="mtactl")
@@ -200,6 +168,7 @@ def _user_file(context: click.Context, file: str | None) -> UserFile:
 
 main.add_command(spool_group(_data_dir, _say_as, json_option))
 main.add_command(users_group(_user_file, _say_as, json_option))
+main.add_command(system)
 
 
 if __name__ == "__main__":

@@ -249,6 +249,18 @@ class Instruments:
         self.push_failures = Counter("mtatwist.metrics.push.failures", "Pushes that it did not take", "{push}")
         self.push_rejected = Counter("mtatwist.metrics.push.rejected", "Values it did not want", "{data_point}")
         self.push_seconds = Histogram("mtatwist.metrics.push.duration", "One push, in seconds", _SECONDS, "s")
+        control = "mtatwist.control.commands"
+        self.control_done = Counter(control, "Commands of the control socket", "{command}", {"outcome": "done"})
+        self.control_failed = Counter(control, "Commands of the control socket", "{command}", {"outcome": "failed"})
+        self.control_denied = Counter(
+            "mtatwist.control.denied", "Those of them by somebody who may not, or had no good token", "{command}"
+        )
+        self.control_refused = Counter(
+            "mtatwist.control.refused", "Clients of the control socket that were cut off", "{connection}"
+        )
+        self.control_crowded = Counter(
+            "mtatwist.control.crowded", "Clients for which there was no place any more", "{connection}"
+        )
         self.health_requests = Counter("mtatwist.health.requests", "Requests to the health endpoint", "{request}")
         self.health_unready = Counter("mtatwist.health.unready", "Those of them that were told: not ready", "{request}")
         self.reactor_lag = Histogram("mtatwist.reactor.lag", "How late timers fire: how busy we are", _SECONDS, "s")

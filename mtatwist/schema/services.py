@@ -140,20 +140,25 @@ class Auth:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """Who may use the control socket over the network: one table for each token."""
+    """Who may use the control socket: one table for each token. With any, nobody may without one."""
 
-    name: str = required(v.text('"ops"'), "What the log calls the holder of this token.", effect=False)
-    role: str = key(v.choice("admin", "read"), "read", '"admin" may do everything, "read" may only look.', effect=False)
-    sha256: str = required(
-        v.SHA256, "The SHA-256 of the token, in hexadecimal: the token itself is not stored.", effect=False
-    )
+    name: str = required(v.text('"ops"'), "What the log calls the holder of this token.")
+    role: str = key(v.choice("admin", "read"), "read", '"admin" may do everything, "read" may only look.')
+    sha256: str = required(v.SHA256, "The SHA-256 of the token, in hexadecimal: the token itself is not stored.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
     """Administration of the running server with mtactl."""
 
-    socket: str = key(v.DATA_PATH, "control.sock", "The UNIX socket that mtactl connects to.", effect=False)
+    socket: str = key(v.DATA_PATH, "control.sock", "The UNIX socket that mtactl connects to.")
+    mode: str = key(
+        v.choice("0600", "0660"), "0600", 'The mode of the socket: "0660" lets the members of "group" use it, too.'
+    )
+    group: str | None = optional(
+        v.text('"mtaadmin"'),
+        "The group of the socket, by name; its members may use it, as root and the server's user may.",
+    )
     tokens: tuple[Token, ...] = tables(Token, "token")
 
 

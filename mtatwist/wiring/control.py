@@ -1,0 +1,69 @@
+"""The control socket, and what can be asked for over it."""
+
+from __future__ import annotations
+
+import grp
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import maybeDeferred
+
+from mtatwist.config import Config, ConfigError, Problem
+from mtatwist.control.callers import Callers, Token
+from mtatwist.control.commands import ControlCommand
+from mtatwist.control.server import ControlFactory, Responder
+from mtatwist.control.socket import ControlSocket
+from mtatwist.control.system import SystemVerbs
+
+if TYPE_CHECKING:
+    from mtatwist.tap import Mta
+
+
+class Control(Service):
+    """Answers mtactl from when mail flows until the server stops."""
+
+    def __init__(self, config: Config, reactor: Any, mta: Mta) -> None:
+        """Raises ConfigError: there is no such group."""
+        settings = config.control
+        callers = make_callers(config)
+        self._factory = ControlFactory(make_responders(mta), callers, clock=reactor, metrics=mta.metrics)
+        self._socket = ControlSocket(
+            reactor, settings.socket, self._factory, mode=int(settings.mode, 8), group=_group(config)
+        )
+
+    def startService(self) -> None:
+        """The spool is open and mail flows. Raises SocketError."""
+        self._socket.startService()
+        super().startService()
+
+    async def stop(self) -> None:
+        """Nobody is answered any more."""
+        if self.running:
+            super().stopService()
+            await maybeDeferred(self._socket.stopService)
+            self._factory.stop()
+
+    def reload(self, config: Config) -> None:
+        """Other tokens and another group; whoever is connected goes on. Raises ConfigError."""
+        self._factory.callers = make_callers(config)
+
+
+def make_callers(config: Config) -> Callers:
+    """Who may use the socket. Raises ConfigError."""
+    tokens = [Token(each.name, each.sha256, each.role == "admin") for each in config.control.tokens]
+    return Callers(tokens, _group(config))
+
+
+def _group(config: Config) -> int | None:
+    name = config.control.group
+    try:
+        return None if name is None else grp.getgrnam(name).gr_gid
+    except KeyError:
+        reason = f'there is no group "{name}" on this machine: make it, or name another'
+        raise ConfigError([Problem(config.source or "", "control.group", reason)]) from None
+
+
+def make_responders(mta: Mta) -> dict[type[ControlCommand], Responder]:
+    """What is done for each command."""
+    families = (SystemVerbs(),)
+    return {command: responder for family in families for command, responder in family.responders().items()}
