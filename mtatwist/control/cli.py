@@ -8,7 +8,6 @@ line.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
