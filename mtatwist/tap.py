@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import apsw
@@ -25,24 +24,13 @@ from mtatwist.log import LineObserver
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.factory import Sessions
 from mtatwist.receive.listener import Listener
-from mtatwist.relay.manager import RelayManager
-from mtatwist.relay.mx import Exchanges, SmartHosts
-from mtatwist.relay.ourselves import Ourselves
-from mtatwist.relay.report import Reporter
-from mtatwist.relay.retry import Schedule
-from mtatwist.relay.route import Route, refuse_mailbox
 from mtatwist.spool.check import damage_notice
 from mtatwist.spool.schema import SchemaTooNew
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.datadir import DataDirError
 from mtatwist.store.queue_time import QueueTime
 from mtatwist.store.trouble import Damaged
-from mtatwist.tls.client import client_context
 from mtatwist.tls.keypair import CertificateError
-from mtatwist.transports import REGISTRY as TRANSPORTS
-from mtatwist.transports.dial import Target
-from mtatwist.transports.smtp import ClientTimeouts
-from mtatwist.values.fields import fields
 from mtatwist.wiring.auth import Users
 from mtatwist.wiring.control import Control
 from mtatwist.wiring.directory import make_directory
@@ -50,6 +38,7 @@ from mtatwist.wiring.dns import make_dns
 from mtatwist.wiring.hangup import Hangup
 from mtatwist.wiring.receive import make_listeners
 from mtatwist.wiring.recipients import make_recipients
+from mtatwist.wiring.relay import Relaying, make_refusal, make_schedule
 from mtatwist.wiring.submission import make_usage
 from mtatwist.wiring.tls import make_tls
 from mtatwist.wiring.watching import Watching
@@ -106,7 +95,6 @@ class Mta(MultiService):
         self._reactor = reactor
         self._twistd = parent or {}
         self.metrics = metrics = Instruments()
-        self._hostname = hostname = config.server.hostname
         self.spool = SqliteSpool(
             config.server.data_dir,
             reactor=reactor,
@@ -115,42 +103,20 @@ class Mta(MultiService):
             ballast=config.spool.ballast,
         )
         self.queue_time = QueueTime(wall=time.time, clock=reactor, keep=self.spool.keep_ahead, metrics=metrics)
-        self._schedule = Schedule(config.relay.retry, config.relay.max_age, warn_after=config.relay.warn_after)
         shares = share_out(config.limits.connections, config.relay.connections, len(config.listen))
         # A delivery that waits for the DNS has no connection yet.
         self.dns = make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
-        client_timeouts = ClientTimeouts(**fields(config.timeouts.client, ClientTimeouts))
         self.directory = make_directory(config, reactor, metrics)
         recipients = make_recipients(config, reactor, metrics, self.directory)
-        self._routes = [Route(**fields(route, Route)) for route in config.routes]
-        self.relay = RelayManager(
-            self.spool,
-            routes=self._routes,
-            transport=lambda route: TRANSPORTS[route.transport](
-                spool=self.spool,
-                reactor=reactor,
-                hostname=hostname,
-                timeouts=client_timeouts,
-                tls=route.tls,
-                tls_context=client_context,
-                metrics=metrics,
-                targets=self._targets(route),
-                recipient_delimiter=config.relay.recipient_delimiter,
-                keeps_detail=recipients.keeps_detail if recipients else None,
-            ),
-            schedule=self._schedule,
-            reporter=Reporter(
-                self.spool,
-                hostname=hostname,
-                return_size=config.relay.return_size,
-                shown=self.queue_time.shown,
-                metrics=metrics,
-            ),
-            connections=shares.deliveries,
-            clock=reactor,
-            wall=self.queue_time.now,
-            metrics=metrics,
+        relaying = Relaying(
+            reactor,
+            metrics,
+            spool=self.spool,
+            dns=self.dns,
+            queue_time=self.queue_time,
+            listening=lambda: [one.bound for one in self._listeners if one.bound],
         )
+        self.relay = relaying.manager(config, connections=shares.deliveries, recipients=recipients)
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
         self._certificates = make_tls(config, reactor, metrics, wall=time.time)
@@ -171,7 +137,7 @@ class Mta(MultiService):
             sessions=self.sessions,
             wake=self.relay.wake,
             queue_time=self.queue_time.now,
-            refuse_mailbox=partial(refuse_mailbox, self._routes, config.relay.recipient_delimiter),
+            refuse_mailbox=make_refusal(config),
             recipients=recipients,
             tls=None if self._certificates is None else self._certificates.server,
             usage=self._usage,
@@ -196,15 +162,6 @@ class Mta(MultiService):
             fail=self._fail,
         )
         self.control = Control(config, reactor, self)
-
-    def _targets(self, route: Route) -> Callable[[str], Awaitable[Sequence[Target]]]:
-        """How the addresses behind a destination of this route are found."""
-        if route.next_hop is not None:
-            return SmartHosts(self.dns.hosts).targets
-        ourselves = Ourselves({self._hostname.lower()}, lambda: [one.bound for one in self._listeners if one.bound])
-        return Exchanges(
-            self.dns.resolver, self.dns.hosts, ourselves, port=route.mx_port, loopback=route.mx_loopback
-        ).targets
 
     def setServiceParent(self, parent: Any) -> None:
         """Log our way, unless twistd was told another."""
@@ -256,7 +213,7 @@ class Mta(MultiService):
                 self._fail(os.EX_CANTCREAT, str(error))
         if self.directory is not None:
             self.directory.start()
-        self.queue_time.start(self.spool.kept_time, self._schedule.longest)
+        self.queue_time.start(self.spool.kept_time, make_schedule(self._config).longest)
         if self._usage is not None:
             self._usage.start()
         self.relay.startService()
