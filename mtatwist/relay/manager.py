@@ -118,6 +118,11 @@ class RelayManager(Service):
         """A message has been made durable, claimed by us: try it now."""
         self._take(message)
 
+    def next_hop(self, domain: str) -> str:
+        """What mail for ``domain`` (lower case) goes to: the smart host, socket or directory of its route, or the domain
+        where exchanges are looked for. May be called in a thread."""
+        return self._destinations.find(domain).name
+
     # From the spool to the next hops.
 
     def _take(self, message: Message, waited: bool = False, late: bool = False) -> None:

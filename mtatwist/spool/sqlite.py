@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -21,6 +21,7 @@ from mtatwist.interfaces import ISpool
 from mtatwist.spool import check, due, schema, survey, times
 from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.bodies import BodyFiles
+from mtatwist.spool.bounded import bounded
 from mtatwist.spool.due import Claims
 from mtatwist.spool.room import Room
 from mtatwist.spool.survey import Survey
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 _log = Logger()
 
 T = TypeVar("T")
+
+LOOKS = 2
+"""Of those who look at the queue, so many at a time: they leave threads to the mail."""
 
 
 @implementer(ISpool)
@@ -79,6 +83,7 @@ class SqliteSpool:
         self._claims = Claims()
         self._held = Held(metrics)
         self._readers: list[apsw.Connection] = []
+        self._looks = DeferredSemaphore(LOOKS)
         self._next = 0
         self._identity: tuple[int, int] | None = None
         self.kept_time = KeptTime()
@@ -152,6 +157,11 @@ class SqliteSpool:
     def survey(self, now: float) -> Deferred[Survey]:
         """How much waits in the queue, at this time of its own."""
         return self._bodies.run(self._read, survey.survey, now)
+
+    def look(self, function: Callable[..., T], *arguments: object) -> Deferred[T]:
+        """Have ``function(connection, *arguments)`` called in a thread: see spool.views. Fires with what it raises, or
+        TooLong."""
+        return self._looks.run(self._bodies.run, self._read, bounded, function, *arguments)
 
     def try_to_write(self) -> Deferred[None]:
         """Commit something that changes nothing. Fires with what goes wrong."""
