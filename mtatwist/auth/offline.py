@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from passlib import hash as passlib
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
@@ -16,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from mtatwist.auth import hashes
 from mtatwist.auth.client import counted_network, fingerprint
 from mtatwist.auth.credentials import Login
 from mtatwist.transaction import Account
@@ -49,9 +49,6 @@ NETWORKS = 16
 REPLY_STEP = 0.5
 """Whoever is not let in hears so after this many seconds, or a multiple of it: less than a hash takes would tell that
 the user is not remembered."""
-
-# Half of a tenth of a second, and 19 MiB.
-_SCHEME = passlib.argon2.using(type="ID", memory_cost=19456, time_cost=2, parallelism=1)
 
 
 class _Threads(ThreadPool):
@@ -97,6 +94,7 @@ class OfflineCache:
 
     def __init__(self, *, seconds: float, reactor: Any, metrics: Instruments) -> None:
         """``seconds``: how long a login is remembered. ``reactor``: IReactorFromThreads and IReactorTime."""
+        hashes.load_libraries()
         self._seconds = seconds
         self._reactor = reactor
         self._metrics = metrics
@@ -143,7 +141,7 @@ class OfflineCache:
             if len(self._known) > ENTRIES:
                 self._drop(next(iter(self._known)))
 
-        self._in_thread(lambda: _SCHEME.hash(login.secret)).addCallback(hashed)
+        self._in_thread(lambda: hashes.make(login.secret)).addCallback(hashed)
 
     def refused(self, login: Login, name: str) -> None:
         """The password is not that of the account of this name, says the directory: if it is what is remembered, it was
@@ -159,7 +157,7 @@ class OfflineCache:
             if matches and self._known.get(name) is known:
                 self._drop(name)
 
-        self._in_thread(lambda: _SCHEME.verify(login.secret, known.hash)).addCallback(verified)
+        self._in_thread(lambda: hashes.verify(login.secret, known.hash)).addCallback(verified)
 
     def forget(self, user: str) -> None:
         """Nobody with this name may log in, whatever the password is, says the directory."""
@@ -193,7 +191,7 @@ class OfflineCache:
             # Its turn comes after as long a wait.
             await self._in_thread(lambda: None)
             return None
-        if not await self._in_thread(lambda: _SCHEME.verify(login.secret, known.hash)):
+        if not await self._in_thread(lambda: hashes.verify(login.secret, known.hash)):
             return None
         known.tried.get(network, set()).discard(mark)
         return known.account if self._known.get(name) is known else None

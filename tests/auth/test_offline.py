@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
-from mtatwist.auth import offline
+from mtatwist.auth import hashes, offline
 from mtatwist.auth.credentials import AuthUnavailable, Login, WrongPassword
 from mtatwist.auth.offline import (
     GUESSES,
@@ -39,6 +41,17 @@ async def _outcome(login: Deferred[Account]) -> Account | type[Exception]:
         return await login
     except Exception as error:
         return type(error)
+
+
+HASH_LATER = """
+import sys
+from mtatwist.auth import hashes
+from mtatwist.auth.offline import OfflineCache
+OfflineCache(seconds=1, reactor=None, metrics=None)
+before = set(sys.modules)
+assert hashes.verify("secret", hashes.make("secret"))
+print(*set(sys.modules) - before)
+"""
 
 
 class Rig:
@@ -78,7 +91,7 @@ class Rig:
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes that take no time."""
-    monkeypatch.setattr(offline, "_SCHEME", offline._SCHEME.using(memory_cost=8, time_cost=1))
+    monkeypatch.setattr(hashes, "_ARGON2", hashes._ARGON2.using(memory_cost=8, time_cost=1))
 
 
 @pytest.fixture
@@ -298,20 +311,26 @@ def test_more_than_can_be_hashed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     assert rig.judge(user="u0") == Account("u0")
 
 
-def test_hashes_are_salted_and_hard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_are_salted_and_hard(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    one, other = (offline._SCHEME.hash("secret") for _ in range(2))
+    rig.remember()
+    rig.remember(Login("bob", "secret"), Account("bob"))
+    one, other = (known.hash for known in rig.cache._known.values())
     assert one != other
     assert one.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
 
+def test_libraries_are_loaded_while_the_server_may_read_them() -> None:
+    run = subprocess.run([sys.executable, "-c", HASH_LATER], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
 def test_a_hash_that_fails_is_nobodys_trouble(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def hash(self, secret: str) -> str:
-            raise MemoryError
+    def broken(password: str) -> str:
+        raise MemoryError
 
     with monkeypatch.context() as patch, capturedLogs() as events:
-        patch.setattr(offline, "_SCHEME", Broken())
+        patch.setattr(hashes, "make", broken)
         rig.remember()
     assert [event["log_format"] for event in events] == ["offline_cache_failed"]
     assert rig.judge() is None
