@@ -53,6 +53,7 @@ __all__ = [
     "ConfigError",
     "Control",
     "Dns",
+    "Document",
     "Health",
     "Ldap",
     "Limits",
@@ -112,18 +113,29 @@ def load(
     :param environ: where ``env:NAME`` secrets are looked up.
     :raises ConfigError: with all of the problems, also when the file cannot be read or is not TOML.
     """
-    if path is None:
-        return _embedded(data_dir, environ)
-    file = os.fspath(path)
-    document, readable_by_others = _read(file)
-    if data_dir is not None:
-        server = document.setdefault("server", {})
-        if isinstance(server, dict):
-            server["data_dir"] = os.path.abspath(data_dir) if data_dir else data_dir
-    directory = os.path.dirname(os.path.abspath(file))
-    reader = _Reader(file, v.Context(directory=directory, environ=environ), readable_by_others)
-    config = reader.config(document)
-    return dataclasses.replace(config, source=file, warnings=tuple(reader.warnings))
+    return _embedded(data_dir, environ) if path is None else Document(path, data_dir, environ).config()
+
+
+class Document:
+    """A file that has been read. ``tables`` is what it holds, and :meth:`config` what that means."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], data_dir: str | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        """See :func:`load`. Raises ConfigError: there is none, or it is not TOML."""
+        self.file = os.fspath(path)
+        self.tables, self._readable_by_others = _read(self.file)
+        if data_dir is not None:
+            server = self.tables.setdefault("server", {})
+            if isinstance(server, dict):
+                server["data_dir"] = os.path.abspath(data_dir) if data_dir else data_dir
+        self._context = v.Context(directory=os.path.dirname(os.path.abspath(self.file)), environ=environ)
+
+    def config(self) -> Config:
+        """Read the tables by the schema. Raises ConfigError."""
+        reader = _Reader(self.file, self._context, self._readable_by_others)
+        config = reader.config(self.tables)
+        return dataclasses.replace(config, source=self.file, warnings=tuple(reader.warnings))
 
 
 def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:

@@ -31,6 +31,7 @@ FLOORS = (
         "transaction",
         "interfaces",
         "log",
+        "redaction",
         "metrics.instruments",
         "output",
         "bound",
@@ -41,7 +42,7 @@ FLOORS = (
 SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", *METRICS)
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
-CONFIGURATION = ("config", "describe", "schema", "values")
+CONFIGURATION = ("config", "describe", "reread", "schema", "values")
 #: control.live only prints as they do.
 READERS = ("tap", "wiring", "control.cli", "control.config_files", "control.live")
 
