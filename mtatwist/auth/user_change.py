@@ -8,13 +8,12 @@ import fcntl
 import os
 import pwd
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from mtatwist.auth import user_file
 from mtatwist.auth.user_file import Content, UserFileError
-from mtatwist.store.datadir import sync_directory
+from mtatwist.store.datadir import replace_file
 
 LOCK_SECONDS = 10.0
 """How long to wait for somebody else who changes the file."""
@@ -95,10 +94,10 @@ def change(path: str, edit: Callable[[UserLines], None], *, clock: Callable[[], 
         try:
             found = os.stat(path)
         except FileNotFoundError:
-            _replace(path, lines.data, os.stat(directory) if os.geteuid() == 0 else None, 0o600)
+            replace_file(path, lines.data, like=os.stat(directory) if os.geteuid() == 0 else None)
         else:
             _refuse_if_of_another(found)
-            _replace(path, lines.data, found, stat.S_IMODE(found.st_mode) & 0o660)
+            replace_file(path, lines.data, like=found, mode=stat.S_IMODE(found.st_mode) & 0o660)
 
 
 @contextlib.contextmanager
@@ -124,26 +123,6 @@ def _refuse_if_of_another(found: os.stat_result) -> None:
     if os.geteuid() not in (0, found.st_uid):
         owner = _user_name(found.st_uid)
         raise PermissionError(errno.EPERM, f"it belongs to {owner}, who must be able to read it: run this as {owner}")
-
-
-def _replace(path: str, data: bytes, like: os.stat_result | None, mode: int) -> None:
-    """Write a file beside it, and let it take the place at once. ``like``: has the owner and group to be."""
-    descriptor, new = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
-    try:
-        with open(descriptor, "wb") as stream:
-            made = os.fstat(descriptor)
-            if like is not None and (like.st_uid, like.st_gid) != (made.st_uid, made.st_gid):
-                os.fchown(descriptor, like.st_uid, like.st_gid)
-            os.fchmod(descriptor, mode)
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        os.rename(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
-    sync_directory(os.path.dirname(path))
 
 
 def _user_name(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -18,6 +19,35 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(
+    path: str | os.PathLike[str], content: bytes, *, mode: int = 0o600, like: os.stat_result | None = None
+) -> None:
+    """Write a file beside this one, and let it take the place at once, durably. Two must not do so at the same time.
+
+    ``like``: has the owner and group to be, where they are not ours. Raises OSError: then all is as it was.
+    """
+    path = Path(path)
+    new = path.with_name(f".{path.name}.new")
+    # What a crash left may have another mode.
+    new.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as stream:
+            made = os.fstat(descriptor)
+            if like is not None and (like.st_uid, like.st_gid) != (made.st_uid, made.st_gid):
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, mode)
+            stream.write(content)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+    sync_directory(path.parent)
 
 
 def _make(path: Path) -> None:

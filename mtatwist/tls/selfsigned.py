@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mtatwist.store.datadir import sync_directory
+from mtatwist.store.datadir import replace_file
 
 VALID_FOR = datetime.timedelta(days=397)
 """The longest that today's clients accept of anybody."""
@@ -93,15 +93,5 @@ def _sign(key: ec.EllipticCurvePrivateKey, hostname: str, now: datetime.datetime
 
 def _write(path: str, content: bytes) -> None:
     """Put a whole file in place, on disk, readable by its owner only."""
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    unfinished = f"{path}.new"
-    # What a crash left may have another mode.
-    Path(unfinished).unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
-    sync_directory(directory)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    replace_file(path, content)

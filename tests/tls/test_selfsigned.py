@@ -123,7 +123,7 @@ def test_a_key_of_another_pair_is_not_shown_with_it(made: Made, tmp_path: Path) 
 
 
 def test_what_a_crash_left_does_not_matter(made: Made) -> None:
-    left = Path(f"{made.certificate}.new")
+    left = made.certificate.with_name(f".{made.certificate.name}.new")
     left.write_bytes(b"half a certif")
     left.chmod(0o644)
     assert made.ensure(after=500 * DAY)
