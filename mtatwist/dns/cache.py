@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
 from dns.rdata import Rdata
@@ -45,6 +45,18 @@ class Answer(NamedTuple):
     ttl: float = 0.0
     size: int = 0
     stale: bool = False
+
+
+class Remembered(NamedTuple):
+    """What is listed of an entry. Without an ``answer`` it is the memory of a failure.
+
+    ``left``: seconds until it is over its time (negative: since). ``trouble``: why a lookup has failed a moment ago.
+    """
+
+    key: Key
+    answer: Answer | None
+    left: float
+    trouble: str
 
 
 @dataclass(slots=True)
@@ -118,12 +130,25 @@ class Cache:
             self._drop(key)
         return len(keys)
 
-    def __iter__(self) -> Iterator[tuple[Answer, float]]:
-        """Each answer, with the seconds until it is over its time (negative: since)."""
+    def left(self, key: Key) -> float | None:
+        """Seconds until what is known of ``key`` is over its time (negative: since); None: nothing is known."""
+        entry = self._entries.get(key)
+        return None if entry is None or entry.answer is None else entry.fresh_until - self._clock.seconds()
+
+    def remembered(self, limit: int, after: Key | None = None) -> list[Remembered]:
+        """The first ``limit`` entries behind the key ``after``, in the order of their keys."""
         now = self._clock.seconds()
-        for entry in list(self._entries.values()):
-            if entry.answer is not None and now < max(entry.fresh_until, entry.stale_until):
-                yield entry.answer, entry.fresh_until - now
+        # What there is no use for any more is only taken out when somebody asks for it.
+        useful = (
+            key
+            for key, entry in self._entries.items()
+            if (after is None or key > after) and now < max(entry.fresh_until, entry.stale_until, entry.failed_until)
+        )
+        return [self._told(key, self._entries[key], now) for key in nsmallest(limit, useful)]
+
+    def _told(self, key: Key, entry: Entry, now: float) -> Remembered:
+        until = entry.failed_until if entry.answer is None else entry.fresh_until
+        return Remembered(key, entry.answer, until - now, entry.trouble if now < entry.failed_until else "")
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import dns.name
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtatwist.dns.cache import Answer, Cache, Key
+from mtatwist.dns.cache import Answer, Cache, Key, Remembered
 from mtatwist.dns.message import Reply, make_query
 from mtatwist.dns.names import ascii_name, text_name, wire_name
 from mtatwist.dns.network import Network, NoSocket, Server, ServerFailed, ServerSilent, ask
@@ -100,9 +100,18 @@ class Resolver:
         except DnsTrouble as trouble:
             return self._stale(old, trouble)
 
-    def remembered(self) -> Iterator[tuple[Answer, float]]:
-        """The answers in the cache, each with the seconds until it is over its time (negative: since)."""
-        return iter(self._cache)
+    def left(self, answer: Answer) -> float | None:
+        """Seconds until this answer is over its time (negative: since); None: it is not remembered."""
+        return self._cache.left(answer.key)
+
+    def remembered(self, limit: int, after: Key | None = None) -> list[Remembered]:
+        """The first ``limit`` entries of the cache behind the key ``after``, in the order of their keys."""
+        return self._cache.remembered(limit, after)
+
+    @property
+    def servers(self) -> Sequence[tuple[Server, bool]]:
+        """The servers that are asked, and whether each of them answers, as far as that is known."""
+        return self._servers.known()
 
     def clear(self, name: str | None = None) -> int:
         """Forget what is remembered, of all names or of one; gives how many answers that were."""
@@ -125,7 +134,7 @@ class Resolver:
         if lookup is None:
             if len(self._under_way) >= WAITING:
                 raise DnsTrouble("too many lookups at once")
-            lookup = self._under_way[key] = _Lookup()
+            lookup = self._under_way[key] = _Lookup(self._clock.seconds())
             lookup.work = Deferred.fromCoroutine(self._resolve(key)).addTimeout(self._seconds, self._clock)
             lookup.work.addBoth(self._done, key, lookup)
         return lookup.join(self._clock, seconds)
@@ -133,6 +142,7 @@ class Resolver:
     def _done(self, result: Answer | Failure, key: Key, lookup: _Lookup) -> None:
         del self._under_way[key]
         metrics = self._metrics
+        metrics.dns_seconds.observe(self._clock.seconds() - lookup.began)
         if isinstance(result, Failure):
             metrics.dns_failed.value += 1
             if not result.check(DnsTrouble, TimeoutError, CancelledError):
@@ -214,7 +224,8 @@ class _Lookup:
 
     work: Deferred[Any]
 
-    def __init__(self) -> None:
+    def __init__(self, began: float) -> None:
+        self.began = began
         self._waiting: list[Deferred[Answer]] = []
         self._result: Answer | str | None = None
 

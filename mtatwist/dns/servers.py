@@ -55,6 +55,11 @@ class Servers:
             first.behind_until = now + TRIAL_SECONDS
         return chosen
 
+    def known(self) -> list[tuple[Server, bool]]:
+        """All of them as they stand, and whether each answers, as far as that is known."""
+        states = ((server, self._states.get(server)) for server in dict.fromkeys(self._current()))
+        return [(server, state is None or not state.down) for server, state in states]
+
     def heard(self, server: Server) -> None:
         """It said something."""
         state = self._states.get(server)

@@ -218,7 +218,7 @@ def test_records_beside_the_answer_are_not_taken() -> None:
 
     rig = Rig(generous)
     assert rig.texts("a.test") == ["192.0.2.9"]
-    assert [answer.key.name for answer, _ in rig.resolver.remembered()] == ["a.test"]
+    assert [each.key.name for each in rig.resolver.remembered(10)] == ["a.test"]
 
 
 def test_a_crowd_of_records_is_not_read() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rigs.fake_dns import IN_FLIGHT, ONE, TWO, Rig, Zone, rcode, refused, silent
 
-from mtatwist.dns import cache, resolver
+from mtatwist.dns import cache, overrides, resolver
 from mtatwist.dns.names import BadName
 from mtatwist.dns.network import Server
 from mtatwist.dns.resolver import MAX_CNAMES, DnsTrouble
@@ -322,7 +322,7 @@ def test_the_least_used_goes() -> None:
     rig = Rig(Zone(*(f"h{number}.test A 192.0.2.9" for number in range(10))), entries=3)
     for number in (0, 1, 2, 0, 3):
         rig.lookup(f"h{number}.test")
-    assert [answer.key.name for answer, _ in rig.resolver.remembered()] == ["h2.test", "h0.test", "h3.test"]
+    assert [each.key.name for each in rig.resolver.remembered(10)] == ["h0.test", "h2.test", "h3.test"]
     assert rig.metrics.dns_cache_entries.value == 3
 
 
@@ -345,15 +345,39 @@ def test_what_is_remembered_can_be_looked_at_refreshed_and_forgotten() -> None:
     rig.lookup("a.test", "MX")
     rig.lookup("b.test")
     rig.clock.advance(100)
-    listed = {(answer.key.name, answer.key.type): round(left) for answer, left in rig.resolver.remembered()}
-    assert listed == {("a.test", "A"): 200, ("a.test", "MX"): 200, ("b.test", "A"): 200}
+    listed = [(each.key, round(each.left)) for each in rig.resolver.remembered(10)]
+    assert listed == [(("a.test", "A"), 200), (("a.test", "MX"), 200), (("b.test", "A"), 200)]
+    assert round(rig.resolver.left(rig.lookup("a.test")) or 0) == 200
+    first = rig.resolver.remembered(2)
+    assert [each.key for each in first] == [("a.test", "A"), ("a.test", "MX")]
+    assert [each.key for each in rig.resolver.remembered(2, first[-1].key)] == [("b.test", "A")]
     zone.records["a.test", "A"] = ["192.0.2.10"]
     assert rig.texts("a.test") == ["192.0.2.9"]
     assert rig.lookup("a.test", refresh=True).records[0].to_text() == "192.0.2.10"
     assert rig.texts("a.test") == ["192.0.2.10"]
     assert rig.resolver.clear("A.test") == 2
     assert rig.resolver.clear() == 1
-    assert list(rig.resolver.remembered()) == []
+    assert rig.resolver.remembered(10) == []
+
+
+def test_what_is_listed_of_trouble() -> None:
+    zone = Zone("a.test 60 A 192.0.2.9")
+    rig = Rig(zone)
+    rig.lookup("a.test")
+    assert rig.resolver.servers == [(ONE, True)]
+    rig.network.udp[ONE] = refused
+    rig.clock.advance(70)
+    assert rig.lookup("a.test").stale
+    assert isinstance(rig.lookup("b.test"), DnsTrouble)
+    old, failed = rig.resolver.remembered(10)
+    assert old.answer is not None
+    assert old.left < 0
+    assert old.trouble == failed.trouble == "192.0.2.1:53: Connection refused"
+    assert failed.answer is None
+    assert rig.resolver.servers == [(ONE, False)]
+    rig.clock.advance(10)
+    (old,) = rig.resolver.remembered(10)
+    assert old.trouble, "for longer than the other"
 
 
 # --- the DNS is away: old answers ---------------------------------------------------------------------------
@@ -461,14 +485,37 @@ def test_fixed_addresses() -> None:
 def test_overrides_while_it_runs() -> None:
     rig = Rig(Zone("a.test A 192.0.2.9"), known={"a.test": ("192.0.2.1",)})
     rig.resolver.overrides.set("A.test", ["192.0.2.77"])
-    assert list(rig.resolver.overrides) == [("a.test", ("192.0.2.77",))]
+    assert list(rig.resolver.overrides) == [("a.test", ("192.0.2.77",), True)]
     assert rig.addresses("a.test").addresses == ("192.0.2.77",)
     assert rig.resolver.overrides.remove("a.test")
     assert not rig.resolver.overrides.remove("a.test")
     assert rig.texts("a.test") == ["192.0.2.9"]
-    for wrong in ([], ["not an address"]):
+    for wrong in ([], ["not an address"], ["192.0.2.1"] * (overrides.ADDRESSES + 1)):
         with pytest.raises(ValueError):
             rig.resolver.overrides.set("a.test", wrong)
+
+
+def test_an_override_covers_what_the_configuration_says_until_it_is_taken_back() -> None:
+    rig = Rig(silent, addresses={"a.test": ["192.0.2.7"], "b.test": ["192.0.2.8"]}, forwards={"corp.test": [TWO]})
+    both = rig.resolver.overrides
+    both.set("a.test", ["192.0.2.77"])
+    assert list(both) == [("a.test", ("192.0.2.77",), True), ("b.test", ("192.0.2.8",), False)]
+    assert both.added == 1
+    assert both.domains == {"corp.test": (TWO,)}
+    assert rig.texts("a.test") == ["192.0.2.77"]
+    assert both.remove("a.test")
+    assert rig.texts("a.test") == ["192.0.2.7"]
+    assert not both.remove("b.test"), "that stands in the configuration"
+    assert rig.texts("b.test") == ["192.0.2.8"]
+
+
+def test_overrides_have_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overrides, "LIMIT", 2)
+    both = Rig().resolver.overrides
+    for name in ("a.test", "b.test", "a.test"):
+        both.set(name, ["192.0.2.7"])
+    with pytest.raises(ValueError, match="2 overrides already"):
+        both.set("c.test", ["192.0.2.7"])
 
 
 def test_a_domain_with_servers_of_its_own() -> None:

@@ -210,7 +210,7 @@ def test_memory_is_bounded(lab: DnsLab, asking: Make) -> None:
     for number in range(200):
         us.lookup(f"h{number}.wild.example.test", "A")
     assert us.metrics.dns_cache_entries.value == 50
-    assert {answer.key.name for answer, _ in us.dns.resolver.remembered()} == {
+    assert {each.key.name for each in us.dns.resolver.remembered(200)} == {
         f"h{number}.wild.example.test" for number in range(150, 200)
     }
 
