@@ -181,10 +181,13 @@ class QueueShape(ControlCommand):
 
 
 class Why(ControlCommand):
-    """The story of one message: how it came, and for each recipient its route, attempts and next attempt."""
+    """The story of one message: how it came, and for each recipient its attempts and next attempt.
+
+    ``ways``: how it is with the way to each domain of the page's recipients, as many as fit.
+    """
 
     arguments: ClassVar[Any] = [(b"id", amp.Unicode()), _text("after")]
-    response: ClassVar[Any] = [(b"message", Json()), *_PAGE]
+    response: ClassVar[Any] = [(b"message", Json()), (b"ways", Json()), *_PAGE]
 
 
 # The DNS and routes.

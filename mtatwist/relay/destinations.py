@@ -14,6 +14,7 @@ from mtatwist.relay.breaker import Breakers
 from mtatwist.relay.hop import LOW_WATER, Destination, Hop, Work
 from mtatwist.relay.limits import FIRST_CONNECTIONS, Connections, Ramp
 from mtatwist.relay.route import Route, choose, destination
+from mtatwist.relay.standing import Standing
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ITransport
@@ -80,6 +81,16 @@ class Destinations:
         if known is None or (to not in self._hops and self._clock.seconds() >= known.until):
             return None
         return known.outcome
+
+    def standing(self, domain: str) -> Standing:
+        """How it is with the way to ``domain`` (lower case)."""
+        to = self.find(domain)
+        known = self._breakers.get(to)
+        full = to in self._hops and self._hops[to].load >= QUEUE_LIMIT
+        if known is None:
+            return Standing(to.route, to.name, full)
+        left_alone = max(0.0, known.until - self._clock.seconds())
+        return Standing(to.route, to.name, full, known.failures, left_alone, known.outcome)
 
     def give(self, to: Destination, work: Work, free: int) -> bool:
         """Have ``work`` delivered; False: it is new, and there is no room for it. ``free``: recipients of new mail for
