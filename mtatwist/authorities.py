@@ -5,6 +5,8 @@ from __future__ import annotations
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from mtatwist.regular_file import read_regular
+
 FILE_LIMIT = 1 << 24
 """Octets of a file that are read: those that a machine trusts have about 200 kB."""
 
@@ -23,14 +25,11 @@ class AuthoritiesError(Exception):
 def read_authorities(file: str) -> list[x509.Certificate]:
     """All certificates in it, one at least. Raises AuthoritiesError. It blocks, and belongs to the start."""
     try:
-        with open(file, "rb") as stream:
-            content = stream.read(FILE_LIMIT + 1)
+        content = read_regular(file, FILE_LIMIT).content
     except OSError as error:
         raise AuthoritiesError(
             file, error.strerror or "can't be read", forbidden=isinstance(error, PermissionError)
         ) from None
-    if len(content) > FILE_LIMIT:
-        raise AuthoritiesError(file, f"is longer than {FILE_LIMIT} octets")
     if b"-----BEGIN " not in content:
         raise AuthoritiesError(file, "has no certificates in PEM form")
     try:

@@ -36,10 +36,22 @@ FLOORS = (
         "output",
         "bound",
         "descriptors",
+        "regular_file",
     ),
     ("smtp",),
 )
-SHARED = ("wiring", "domain", "envelope", "transaction", "interfaces", "log", "metrics.instruments", "output", *METRICS)
+SHARED = (
+    "wiring",
+    "domain",
+    "envelope",
+    "transaction",
+    "interfaces",
+    "log",
+    "metrics.instruments",
+    "output",
+    "regular_file",
+    *METRICS,
+)
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "reread", "schema", "values")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mtatwist.auth import hashes
 from mtatwist.auth.prepare import prepare_name
 from mtatwist.domain import wire_domain
+from mtatwist.regular_file import NotRegular, TooLarge, read_regular
 from mtatwist.smtp.address import Address, AddressError, parse_path
 from mtatwist.transaction import Account
 
@@ -106,22 +107,19 @@ def mark(path: str) -> Mark | int:
 def read(path: str) -> Content:
     """Read the file; a missing one has no users. Raises UserFileError."""
     try:
-        # A pipe by mistake must not hold us up.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise UserFileError(f"{path}: is not a file")
-            data = stream.read(MAX_SIZE + 1)
+        data, facts = read_regular(path, MAX_SIZE)
     except FileNotFoundError:
         return Content(path, b"", {})
+    except NotRegular as error:
+        raise UserFileError(f"{path}: {error.strerror}") from None
+    except TooLarge as error:
+        raise UserFileError(f"{path}: {error.strerror}: so many people are better off in a directory") from None
     except OSError as error:
         raise UserFileError(
             f"{path}: {error.strerror}: make it readable for the user that the server runs as",
             forbidden=isinstance(error, PermissionError),
         ) from None
-    if len(data) > MAX_SIZE:
-        raise UserFileError(f"{path}: is larger than {MAX_SIZE} octets: so many people are better off in a directory")
-    return Content(path, data, parse(data, path), exposed=bool(mode & (stat.S_IROTH | stat.S_IWOTH)))
+    return Content(path, data, parse(data, path), exposed=bool(facts.st_mode & (stat.S_IROTH | stat.S_IWOTH)))
 
 
 def parse(data: bytes, path: str) -> dict[str, User]:

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from mtatwist.recipients.shared import Shared
 from mtatwist.recipients.tables import SHOWN, TableError
+from mtatwist.regular_file import NotRegular, TooLarge, read_regular
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
@@ -114,16 +115,16 @@ class WatchedTable(Generic[T]):
 def read_table(path: str, parse: Callable[[str], T]) -> tuple[Mark, T]:
     """Read a whole file: its mark, which changes with it, and what ``parse`` makes of its text. Raises FileError."""
     try:
-        with open(path, "rb") as file:
-            mark = _mark(os.fstat(file.fileno()))
-            content = file.read(READ_LIMIT + 1)
+        content, facts = read_regular(path, READ_LIMIT)
+    except NotRegular as error:
+        raise FileError(f"{path}: {error.strerror}") from None
+    except TooLarge:
+        raise FileError(f"{path}: is larger than {READ_LIMIT >> 20} MiB") from None
     except (OSError, ValueError) as error:
         words = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise FileError(f"{path}: cannot be read: {words}", forbidden=isinstance(error, PermissionError)) from None
-    if len(content) > READ_LIMIT:
-        raise FileError(f"{path}: is larger than {READ_LIMIT >> 20} MiB")
     try:
-        return mark, parse(content.decode().removeprefix("\ufeff"))
+        return _mark(facts), parse(content.decode().removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise FileError(f"{path}:{line}: is not UTF-8 text") from None

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from mtatwist.regular_file import NotRegular, TooLarge, read_regular
+
 FILE_LIMIT = 1 << 20
 """Octets of a file that are read: a chain and its key have a few thousand."""
 
@@ -112,17 +114,14 @@ def read(files: Files) -> KeyPair:
 
 def _content(key: str, path: str) -> bytes:
     try:
-        # Where somebody has put a pipe, open() must not wait for its other end.
-        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise CertificateError(key, f"{path} is not a file: write the path of a file in PEM form")
-            content = stream.read(FILE_LIMIT + 1)
+        return read_regular(path, FILE_LIMIT).content
+    except NotRegular as error:
+        raise CertificateError(key, f"{path} {error.strerror}: write the path of a file in PEM form") from None
+    except TooLarge:
+        raise CertificateError(key, f"{path} is larger than 1 MiB, and so neither a certificate nor a key") from None
     except OSError as error:
         forbidden = isinstance(error, PermissionError)
         raise CertificateError(key, f"{path}: {error.strerror}", forbidden=forbidden) from None
-    if len(content) > FILE_LIMIT:
-        raise CertificateError(key, f"{path} is larger than 1 MiB, and so neither a certificate nor a key")
-    return content
 
 
 def _read_chain(files: Files) -> tuple[x509.Certificate, ...]:

@@ -12,10 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from rigs import certificates
 
-from mtatwist import authorities, describe, schema
+from mtatwist import describe, regular_file, schema
 from mtatwist.control.cli import main
 from mtatwist.schema.declare import Key
-from mtatwist.tls import keypair
 
 GOOD = '[[listen]]\nendpoint = "tcp:25"\n[control]\nsocket = "control"\n[metrics]\napi_key = "hunter2"\n'
 BAD = '[[listen]]\nendpoint = "tcp:25"\n[limits]\nhops = 0\nerors = 1\n'
@@ -98,7 +97,7 @@ def test_check_certificate_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return open(path, *arguments, **options)
 
-    monkeypatch.setattr(keypair, "open", locked, raising=False)
+    monkeypatch.setattr(regular_file, "open", locked, raising=False)
     result = mtactl("config", "check", with_certificate(tmp_path, ours.certificate, ours.key))
     assert result.exit_code == 0
     assert f"warning: tls.private_key: {ours.key}: Permission denied; it was not checked: run this as" in result.stderr
@@ -151,7 +150,7 @@ def test_check_authorities_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def locked(path: str, *arguments: Any, **options: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr(authorities, "open", locked, raising=False)
+    monkeypatch.setattr(regular_file, "open", locked, raising=False)
     result = mtactl("config", "check", with_authority(tmp_path, LDAPS, tmp_path / "ca"))
     assert result.exit_code == 0
     assert f"warning: auth.ldap.ca_file: {tmp_path}/ca: Permission denied; it was not checked" in result.stderr
