@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mtatwist.schema import Config
 from mtatwist.schema.directory_checks import check_directory
+from mtatwist.schema.pair_checks import check_pair
 from mtatwist.schema.route_checks import check_mailboxes, check_routes
 from mtatwist.schema.watching_checks import check_health, check_metrics
 from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
@@ -67,10 +68,8 @@ def _check_submission(config: Config, path: str, tls: str, report: Report) -> No
 def _check_tls(config: Config, report: Report) -> None:
     if not report.good("tls.certificate", "tls.private_key"):
         return
-    for here, there in (("certificate", "private_key"), ("private_key", "certificate")):
-        if getattr(config.tls, here) is None and getattr(config.tls, there) is not None:
-            report.problem(f"tls.{here}", f"is missing, but tls.{there} is there: write both or neither")
     tls = config.tls
+    check_pair(tls, "tls", "certificate", "private_key", report)
     if tls.names and tls.certificate is None and tls.private_key is None:
         report.problem(
             "tls.certificate", "is missing: [[tls.name]] is for names that it does not have, so write it too"

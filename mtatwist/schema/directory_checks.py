@@ -7,6 +7,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mtatwist.schema.pair_checks import check_pair
 from mtatwist.values.base import quoted
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def check_directory(config: Config, report: Report) -> None:
         report.problem(
             "auth.ldap.base_dn", 'is missing: write below which entry people are, such as "dc=example,dc=org"'
         )
-    for here, there in (("bind_dn", "bind_password"), ("bind_password", "bind_dn")):
-        if getattr(ldap, here) is None and getattr(ldap, there) is not None:
-            report.problem(f"auth.ldap.{here}", f"is missing, but auth.ldap.{there} is there: write both or neither")
+    check_pair(ldap, "auth.ldap", "bind_dn", "bind_password", report)
     for index, uri in enumerate(ldap.uris):
         _check_uri(f"auth.ldap.uris[{index}]", uri, ldap.start_tls, report)
     _check_filters(config, report)
