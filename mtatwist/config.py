@@ -97,6 +97,11 @@ class ConfigError(Exception):
         super().__init__(tuple(problems))
         self.problems = tuple(problems)
 
+    @classmethod
+    def of(cls, config: Config, key: str, *reasons: str) -> ConfigError:
+        """What turned out to be wrong with the value of one key, when it was put to use."""
+        return cls([Problem(config.source or "", key, reason) for reason in reasons])
+
     def __str__(self) -> str:
         return "\n".join(map(str, self.problems))
 

@@ -74,7 +74,7 @@ def makeService(options: Options) -> MultiService:
     try:
         config = load(options["config"], data_dir=options["data-dir"])
         mta = Mta(config, reactor, parent=options.parent)
-    except (ConfigError, CertificateError) as error:
+    except ConfigError as error:
         _exit(os.EX_CONFIG, str(error))
     Hangup(reactor, mta.reload).setServiceParent(mta)
     return mta
@@ -89,7 +89,7 @@ class Mta(MultiService):
     """The server: what stops, stops in the order in which mail flows."""
 
     def __init__(self, config: Config, reactor: Any, parent: Any = None) -> None:
-        """``parent``: twistd's own options. Raises CertificateError."""
+        """``parent``: twistd's own options. Raises ConfigError."""
         super().__init__()
         self._config = config
         self._reactor = reactor
@@ -191,7 +191,7 @@ class Mta(MultiService):
             # Before there are any threads: they would keep a process alive that has failed.
             self._users.start()
         except UserFileError as error:
-            self._fail(os.EX_CONFIG, f"auth.file: {error}")
+            self._fail(os.EX_CONFIG, str(ConfigError.of(self._config, "auth.file", *str(error).splitlines())))
         try:
             self.spool.start()
         except DataDirError as error:

@@ -25,8 +25,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogLevel
 
 from mtatwist import describe
+from mtatwist.config import ConfigError
 from mtatwist.dns.cache import Answer
-from mtatwist.tls.keypair import CertificateError
 
 ROOT = Path(__file__).resolve().parents[1]
 STRANGER = "192.0.2.7"
@@ -545,7 +545,7 @@ def test_effect(monkeypatch: pytest.MonkeyPatch, directory: Path, key: str, valu
     assert isinstance(effect, Effect)
     try:
         seen = effect.observe(Whole(monkeypatch, directory, {**effect.beside, key: value}))
-    except CertificateError:
+    except ConfigError:
         seen = "the key is of another certificate"
     assert seen == expected
 

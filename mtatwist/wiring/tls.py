@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
-from mtatwist.config import Config
+from mtatwist.config import Config, ConfigError
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.tls import selfsigned
 from mtatwist.tls.keypair import CertificateError, Files
@@ -23,7 +23,7 @@ from mtatwist.values.fields import fields
 def make_tls(
     config: Config, reactor: Any, metrics: Instruments, *, wall: Callable[[], float]
 ) -> CertificateWatch | None:
-    """As ``[tls]`` says; None without a certificate. Raises CertificateError.
+    """As ``[tls]`` says; None without a certificate. Raises ConfigError.
 
     Files of the administrator's are read here: after it has given its privileges away the process may not be allowed
     to. Our own wait for :meth:`CertificateWatch.startService`, when the data directory is ours.
@@ -44,7 +44,10 @@ def make_tls(
         metrics=metrics,
     )
     if not config.embedded:
-        certificates.load()
+        try:
+            certificates.load()
+        except CertificateError as error:
+            raise ConfigError.of(config, error.key, error.reason) from None
     return certificates
 
 

@@ -108,9 +108,11 @@ def test_a_file_that_breaks_while_it_is_used(make_mta: MakeMta, sink: Sink, tmp_
 def test_a_broken_file_exits_78_naming_the_line(make_mta: MakeMta, tmp_path: Path) -> None:
     mta = make_mta(submission(2525, tmp_path))
     mta.data_dir.mkdir()
-    (mta.data_dir / "users").write_text("# ours\nalice\n")
+    (mta.data_dir / "users").write_text("# ours\nalice\nbob\n")
     assert mta.spawn().wait(30) == 78
-    assert f"auth.file: {mta.data_dir}/users:2: write name:hash" in mta.process.stderr.read_text()
+    said = mta.process.stderr.read_text()
+    for line in (2, 3):
+        assert f"{mta.config}: auth.file: {mta.data_dir}/users:{line}: write name:hash" in said
 
 
 def test_root_keeps_the_users_of_a_server_that_is_somebody_else(make_mta: MakeMta, tmp_path: Path) -> None:

@@ -324,8 +324,9 @@ def start_fails(mta: Mta) -> str:
 
 def test_a_pair_that_does_not_fit_keeps_the_server_from_starting(make_mta: MakeMta, made: Authorities) -> None:
     files, other = made.issue(), made.issue("other")
-    said = start_fails(make_mta(serving(files._replace(key=other.key))))
-    assert f"tls.private_key: {other.key} is not the key of {files.certificate}" in said
+    mta = make_mta(serving(files._replace(key=other.key)))
+    said = start_fails(mta)
+    assert f"{mta.config}: tls.private_key: {other.key} is not the key of {files.certificate}" in said
     config = serving(files)
     config["tls.name"] = [{"certificate": str(other.certificate), "private_key": "absent.key"}]
     said = start_fails(make_mta(config))
