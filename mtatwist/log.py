@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any, TextIO
 
@@ -26,8 +26,37 @@ FLUSH_LINES = 500
 """How many of them may wait."""
 
 
+LEVELS = ("debug", "info", "warn", "error")
+"""What one may ask for, the least important first. What is critical is always written."""
+
+ALWAYS = frozenset(("start", "stopped", "control", "log_level"))
+"""Events that are written whatever the level: who did what must not depend on it."""
+
 # Looked up once: LogLevel computes its members anew each time.
 _INFO = LogLevel.info
+_DEBUG = LogLevel.debug
+_BY_NAME = {name: LogLevel.levelWithName(name) for name in LEVELS}
+
+Redact = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Threshold:
+    """From which level on events are written. It may change while the server runs."""
+
+    def __init__(self, level: str = "info") -> None:
+        """``level``: one of LEVELS, else ValueError."""
+        self.level = ""
+        self.unwanted: frozenset[Any] = frozenset()
+        self.set(level)
+
+    def set(self, level: str) -> str:
+        """From now on ``level``, one of LEVELS, else ValueError. Gives the one before."""
+        if level not in LEVELS:
+            raise ValueError(f"no level: {level!r}")
+        number = LEVELS.index(level)
+        before, self.level = self.level, level
+        self.unwanted = frozenset(_BY_NAME[each] for each in LEVELS[:number])
+        return before
 
 
 class EventLogger(Logger):
@@ -35,8 +64,15 @@ class EventLogger(Logger):
 
     def info(self, format: str | None = None, **facts: object) -> None:
         """See Logger."""
+        self._say(_INFO, format, facts)
+
+    def debug(self, format: str | None = None, **facts: object) -> None:
+        """See Logger."""
+        self._say(_DEBUG, format, facts)
+
+    def _say(self, level: object, format: str | None, facts: dict[str, Any]) -> None:
         facts["log_logger"] = self
-        facts["log_level"] = _INFO
+        facts["log_level"] = level
         facts["log_namespace"] = self.namespace
         facts["log_source"] = None
         facts["log_format"] = format
@@ -72,9 +108,10 @@ def _facts(event: LogEvent) -> dict[str, Any]:
     return facts
 
 
-def as_json(event: LogEvent) -> str:
-    """One JSON object."""
-    facts = {"time": _time(event["log_time"]), "level": event["log_level"].name, **_facts(event)}
+def as_json(event: LogEvent, redact: Redact | None = None) -> str:
+    """One JSON object. ``redact`` takes out of its facts what is personal."""
+    facts = _facts(event) if redact is None else redact(_facts(event))
+    facts = {"time": _time(event["log_time"]), "level": event["log_level"].name, **facts}
     try:
         return orjson.dumps(facts, default=str).decode()
     except TypeError:
@@ -82,9 +119,9 @@ def as_json(event: LogEvent) -> str:
         return _encode(facts)
 
 
-def as_text(event: LogEvent) -> str:
-    """One line, for a person; a failure's traceback follows it."""
-    facts = _facts(event)
+def as_text(event: LogEvent, redact: Redact | None = None) -> str:
+    """One line, for a person; a failure's traceback follows it. ``redact``: as for JSON."""
+    facts = _facts(event) if redact is None else redact(_facts(event))
     traceback = facts.pop("traceback", "")
     name = facts.pop("message", None) if facts["event"] == "message" else None
     words = [name or facts["event"]]
@@ -102,29 +139,42 @@ def _word(value: object) -> str:
     return text if text and " " not in text and text.isprintable() else _encode(text)
 
 
-FORMATS: dict[str, Callable[[LogEvent], str]] = {"json": as_json, "text": as_text}
+FORMATS: dict[str, Callable[..., str]] = {"json": as_json, "text": as_text}
 
 
 @implementer(ILogObserver)
 class LineObserver:
     """Writes events, several at once when there are many. A log that can't be written must not stop mail."""
 
-    def __init__(self, stream: TextIO, format: str, clock: IReactorTime) -> None:
-        """``format``: json, text, or auto: text when ``stream`` is a terminal."""
+    def __init__(
+        self,
+        stream: TextIO,
+        format: str,
+        clock: IReactorTime,
+        *,
+        threshold: Threshold | None = None,
+        redact: Redact | None = None,
+    ) -> None:
+        """``format``: json, text, or auto: text when ``stream`` is a terminal. ``redact``: see as_json."""
         self._clock = clock
         self._lock = Lock()
         self._events: list[LogEvent] = []
         if format == "auto":
             format = "text" if stream.isatty() else "json"
-        self._format = FORMATS[format]
+        self._format = FORMATS[format] if redact is None else partial(FORMATS[format], redact=redact)
+        self._redact = redact
+        self._threshold = threshold or Threshold()
         self._stream = stream
 
     def __call__(self, event: LogEvent) -> None:
+        level = event["log_level"]
+        if level in self._threshold.unwanted and event.get("log_format") not in ALWAYS:
+            return
         # Threads log, too.
         with self._lock:
             events = self._events
             events.append(event)
-        if len(events) >= FLUSH_LINES or event["log_level"] is not _INFO or not isInIOThread():
+        if len(events) >= FLUSH_LINES or (level is not _INFO and level is not _DEBUG) or not isInIOThread():
             self.flush()
         elif len(events) == 1:
             self._clock.callLater(FLUSH_SECONDS, self.flush)
@@ -134,7 +184,8 @@ class LineObserver:
             return self._format(event)
         except Exception as error:
             # One event that can't be said must not take the others with it.
-            return f"unformattable event {event.get('log_format')!r}: {error!r}"
+            what = f"unformattable event {event.get('log_format')!r}: {error!r}"
+            return what if self._redact is None else str(self._redact({"message": what})["message"])
 
     def flush(self) -> None:
         """Write what waits. A hundred events formatted in a row cost a third of what they cost one by one."""

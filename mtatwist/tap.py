@@ -13,14 +13,13 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
-from twisted.python.logfile import LogFile
 
 from mtatwist import __version__
 from mtatwist.auth.user_file import UserFileError
 from mtatwist.config import Config, ConfigError, load
 from mtatwist.control.socket import SocketError
 from mtatwist.descriptors import Exhaustion, share_out
-from mtatwist.log import LineObserver
+from mtatwist.log import Threshold
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.factory import Sessions
 from mtatwist.receive.listener import Listener
@@ -36,6 +35,7 @@ from mtatwist.wiring.control import Control
 from mtatwist.wiring.directory import make_directory
 from mtatwist.wiring.dns import make_dns
 from mtatwist.wiring.hangup import Hangup
+from mtatwist.wiring.log import make_log
 from mtatwist.wiring.receive import make_listeners
 from mtatwist.wiring.recipients import make_recipients
 from mtatwist.wiring.relay import Relaying, make_refusal, make_schedule
@@ -44,9 +44,6 @@ from mtatwist.wiring.tls import make_tls
 from mtatwist.wiring.watching import Watching
 
 _log = Logger()
-
-LOG_MODE = 0o640
-"""Of a log file that is made: people's addresses are in it."""
 
 
 class Options(usage.Options):
@@ -94,6 +91,7 @@ class Mta(MultiService):
         self._config = config
         self._reactor = reactor
         self._twistd = parent or {}
+        self.threshold = Threshold(config.log.level)
         self.metrics = metrics = Instruments()
         self.spool = SqliteSpool(
             config.server.data_dir,
@@ -166,19 +164,9 @@ class Mta(MultiService):
     def setServiceParent(self, parent: Any) -> None:
         """Log our way, unless twistd was told another."""
         super().setServiceParent(parent)
-        if self._twistd.get("logger") or self._twistd.get("syslog"):
-            return
-        name = self._twistd.get("logfile")
-        if self._twistd.get("nodaemon", True) and name in (None, "-"):
-            stream: Any = sys.stdout
-        else:
-            path = os.path.abspath(name or "twistd.log")
-            # A file that is there keeps the mode that somebody gave it.
-            stream = LogFile.fromFullPath(path, defaultMode=None if os.path.exists(path) else LOG_MODE)
-            stream.isatty = lambda: False
-        observer = LineObserver(stream, self._config.log.format, self._reactor)
-        self._reactor.addSystemEventTrigger("after", "shutdown", observer.flush)
-        parent.setComponent(ILogObserver, observer)
+        observer = make_log(self._config, self._reactor, self._twistd, self.threshold)
+        if observer is not None:
+            parent.setComponent(ILogObserver, observer)
 
     def privilegedStartService(self) -> None:
         """Bind ports."""

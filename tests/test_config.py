@@ -144,6 +144,8 @@ SETTINGS: dict[str, tuple[str, object]] = {
     "dns.override.addresses": ('["192.0.2.7", "2001:DB8::7"]', ("192.0.2.7", "2001:db8::7")),
     "dns.override.servers": ('["192.0.2.53:5353"]', (("192.0.2.53", 5353),)),
     "log.format": ('"json"', "json"),
+    "log.level": ('"warn"', "warn"),
+    "log.redact": ("true", True),
     "validators.order": ('["relay", "device", "size"]', ("relay", "device", "size")),
     "spool.minimum_free": ('"1GiB"', 1024**3),
     "spool.ballast": ('"0"', 0),

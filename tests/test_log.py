@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from mtatwist.log import FLUSH_SECONDS, LineObserver, as_json, as_text
+from mtatwist.log import ALWAYS, FLUSH_SECONDS, EventLogger, LineObserver, Threshold, as_json, as_text
 
 
 def event(format: str = "accepted", level: Any = LogLevel.info, **facts: Any) -> dict[str, Any]:
@@ -173,3 +173,70 @@ def test_an_event_that_cannot_be_formatted_takes_no_other_with_it() -> None:
     observer.flush()
     lines = stream.getvalue().splitlines()
     assert "before" in lines[0] and "no words" in lines[1] and "after" in lines[2]
+
+
+def written(threshold: Threshold, *events: dict[str, Any]) -> list[str]:
+    """The names of those events that were written."""
+    stream = Stream()
+    observer = LineObserver(stream, "json", Clock(), threshold=threshold)
+    for each in events:
+        observer(each)
+    observer.flush()
+    return [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+
+
+ONE_OF_EACH = [event(level.name, level) for level in LogLevel.iterconstants()]
+
+
+@pytest.mark.parametrize(
+    ("level", "left_out"),
+    [
+        ("debug", set()),
+        ("info", {"debug"}),
+        ("warn", {"debug", "info"}),
+        ("error", {"debug", "info", "warn"}),
+    ],
+)
+def test_events_below_the_level_are_left_out(level: str, left_out: set[str]) -> None:
+    everything = {each["log_format"] for each in ONE_OF_EACH}
+    assert set(written(Threshold(level), *ONE_OF_EACH)) == everything - left_out
+
+
+@pytest.mark.parametrize("name", sorted(ALWAYS))
+def test_who_did_what_is_written_at_any_level(name: str) -> None:
+    assert written(Threshold("error"), event(name)) == [name]
+
+
+def test_the_level_changes_while_the_server_runs() -> None:
+    threshold = Threshold()
+    assert threshold.set("error") == "info"
+    assert written(threshold, event()) == []
+    assert threshold.set("debug") == "error"
+    assert threshold.level == "debug"
+    assert written(threshold, event(), event("found", LogLevel.debug)) == ["accepted", "found"]
+    with pytest.raises(ValueError, match="loud"):
+        threshold.set("loud")
+    assert threshold.level == "debug"
+
+
+def test_debug_events_wait_for_others_too() -> None:
+    stream, clock = Stream(), Clock()
+    observer = LineObserver(stream, "json", clock, threshold=Threshold("debug"))
+    observer(event("found", LogLevel.debug))
+    assert stream.flushes == 0
+    clock.advance(FLUSH_SECONDS)
+    assert stream.flushes == 1
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_our_own_logger_says_what_twisteds_does(level: str) -> None:
+    events: list[Any] = []
+    for kind in (EventLogger, Logger):
+        logger = kind("mtatwist.x")
+        logger.observer = events.append  # type: ignore[assignment]
+        getattr(logger, level)("accepted", id="0A")
+    ours, theirs = events
+    for each in events:
+        each.pop("log_logger")
+        each.pop("log_time")
+    assert ours == theirs

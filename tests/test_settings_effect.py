@@ -284,22 +284,32 @@ class _Parent(MultiService):
         self.observer = component
 
 
-def log_line(server: Whole) -> bool:
-    """Is what the log says JSON?"""
+def logged(server: Whole, **facts: Any) -> str:
+    """What the log says of an event."""
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout.write", lines.append, raising=False)
         parent = _Parent()
         server.mta.parent = None
         server.mta.setServiceParent(parent)
-        parent.observer(
-            {"log_time": 0.0, "log_level": LogLevel.info, "log_namespace": "mtatwist.x", "log_format": "hi"}
-        )
+        event = {"log_time": 0.0, "log_level": LogLevel.info, "log_namespace": "mtatwist.x", "log_format": "hi"}
+        parent.observer({**event, **facts})
+        parent.observer.flush()
+    return "".join(lines)
+
+
+def log_line(server: Whole) -> bool:
+    """Is what the log says JSON?"""
     try:
-        json.loads(lines[0])
+        json.loads(logged(server))
     except ValueError:
         return False
     return True
+
+
+def log_has(word: str) -> Callable[[Whole], bool]:
+    """Does this word stand in the line about an ordinary event?"""
+    return lambda server: word in logged(server, forward_path="alice@example.org")
 
 
 NOBODY = "AUTH PLAIN AGFsaWNlAHdyb25n"
@@ -512,6 +522,8 @@ EFFECTS: dict[str, Effect | str] = {
     "auth.lockout.window": Effect(lets_in(*guesses(5), between=60), {'"3m"': True, '"15m"': False}, SUBMISSION),
     "auth.lockout.duration": Effect(lets_in(*guesses(5), then=600), {'"5m"': True, '"30m"': False}, SUBMISSION),
     "log.format": Effect(log_line, {'"json"': True, '"text"': False}),
+    "log.level": Effect(log_has("hi"), {'"info"': True, '"warn"': False}),
+    "log.redact": Effect(log_has("alice"), {"false": True, "true": False}),
 }
 WITH_EFFECT = {entry.path for entry in describe.select("") if describe.as_object(entry)["effect"]}
 

@@ -274,3 +274,15 @@ class Log:
         "auto",
         '"text" is for people, "json" is one JSON object a line, "auto" is text on a terminal and JSON otherwise.',
     )
+    level: str = key(
+        v.choice("debug", "info", "warn", "error"),
+        "info",
+        'From which level on events are written: with "warn" there is nothing about single messages. What was done '
+        "over the control socket, and what is critical, is always written.",
+    )
+    redact: bool = key(
+        v.BOOLEAN,
+        False,
+        "Whether pseudonyms are written instead of people: of mail addresses the domain stays, of the user names, IP "
+        "addresses and HELO names of clients nothing. The same one has the same pseudonym until the server restarts.",
+    )

@@ -1,0 +1,168 @@
+"""Personal data in the log, replaced by pseudonyms: nobody can tell who it was, only that it was the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+
+class Personal(Enum):
+    """What of a field is about a person."""
+
+    ADDRESS = "the local part of a mail address, and all of what is none; the next hops' IP addresses are nobody's"
+    ALL = "all of it, but for the domain of a mail address"
+
+
+FIELDS: Mapping[str, Personal] = {
+    "address": Personal.ADDRESS,
+    "alias": Personal.ADDRESS,
+    "entries": Personal.ALL,
+    "forward_path": Personal.ADDRESS,
+    "forward_paths": Personal.ADDRESS,
+    "from": Personal.ADDRESS,
+    "helo": Personal.ALL,
+    "login": Personal.ALL,
+    "member": Personal.ADDRESS,
+    "members": Personal.ADDRESS,
+    "named": Personal.ADDRESS,
+    "peer": Personal.ALL,
+    "recipient": Personal.ADDRESS,
+    "reverse_path": Personal.ADDRESS,
+    "sender": Personal.ADDRESS,
+    "subject": Personal.ALL,
+    "to": Personal.ADDRESS,
+    "user": Personal.ALL,
+}
+"""The fields that are personal, in any event, at any depth. In all other texts mail addresses are found by their
+form, and what stands in a personal field of the same event by comparison."""
+
+ADMINISTRATORS = ("control", "control_client_refused")
+"""Events that say who administered the server, by a user name of this machine: that stays, it is what they are for."""
+
+FOREIGN = ("failure", "message", "traceback")
+"""Texts that others wrote. A client's IP address is looked for in them, too."""
+
+REMEMBERED = 4096
+"""Pseudonyms that need not be made again."""
+
+_NOT_LOCAL = r"\s<>()\[\],;:\"\\|@"
+_MAIL = rf"""
+    (?P<local> "(?:[^"\\\r\n]|\\.){{1,256}}+" | (?<![^{_NOT_LOCAL}])[^{_NOT_LOCAL}]++ )
+    @ (?P<domain> \[[0-9A-Za-z:.]++\] | [^{_NOT_LOCAL}'`/{{}}]++ )
+"""
+_IP = r"(?P<ip> (?<![\w.:])(?: \d{1,3}(?:\.\d{1,3}){3} | [0-9A-Fa-f:]*:[0-9A-Fa-f:.]*[0-9A-Fa-f:] )(?![\w:]) )"
+_LAST = frozenset("0123456789abcdefABCDEF:")
+_IN_OURS = re.compile(_MAIL, re.VERBOSE)
+_IN_FOREIGN = re.compile(f"{_MAIL}|{_IP}", re.VERBOSE)
+
+_Known = Mapping[str, str]
+
+
+class Redaction:
+    """Replaces what is personal in the facts of events: the same by the same pseudonym, as long as this lives."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        """``key`` makes the pseudonyms: a random one unless given, so that nobody can try who is behind one."""
+        self._key = key or secrets.token_bytes(32)
+        self.pseudonym = lru_cache(maxsize=REMEMBERED)(self._pseudonym)
+        self._person = lru_cache(maxsize=REMEMBERED)(self._of_person)
+
+    def _pseudonym(self, value: str) -> str:
+        """What stands in the log for ``value``, however that is capitalised: "~" and ten hexadecimal digits."""
+        folded = value.casefold().encode("utf-8", "surrogatepass")
+        return "~" + hashlib.blake2b(folded, key=self._key, digest_size=5).hexdigest()
+
+    def __call__(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts of one event without what is personal."""
+        kept = ("event", "user") if facts.get("event") in ADMINISTRATORS else ("event",)
+        known = dict(self._known(facts, kept))
+        return {key: value if key in kept else self._clean(key, value, known) for key, value in facts.items()}
+
+    def text(self, text: str, known: _Known, *, foreign: bool = False) -> str:
+        """A text without mail addresses and what is ``known`` to be personal."""
+        if not (foreign or "@" in text):
+            return _without(text, known)
+        parts, end = [], 0
+        for match in (_IN_FOREIGN if foreign else _IN_OURS).finditer(text):
+            parts += [_without(text[end : match.start()], known), self._found(match)]
+            end = match.end()
+        return "".join([*parts, _without(text[end:], known)])
+
+    def _found(self, match: re.Match[str]) -> str:
+        found = match.groupdict()
+        if found["local"]:
+            # A quotation mark before it, or the end of a sentence, is no part of the address.
+            local = found["local"].lstrip("'`")
+            quote = found["local"].removesuffix(local)
+            return f"{quote}{self.pseudonym(local + '@' + found['domain'].rstrip('.'))}@{found['domain']}"
+        text = match.group()
+        return self._person(text, Personal.ALL) if _ip(text) is not None else text
+
+    def _known(self, facts: Mapping[str, Any], kept: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+        """What is personal in this event, folded, and what to write for it: it may be repeated in a text."""
+        for key, value in facts.items():
+            if isinstance(value, dict):
+                yield from self._known(value)
+            elif key in FIELDS and key not in kept:
+                for each in map(str, value if isinstance(value, list | tuple) else [value]):
+                    new = self._person(each, FIELDS[key])
+                    if new != each:
+                        yield each.casefold(), new
+                        local, at, _ = each.rpartition("@")
+                        if at:
+                            yield local.casefold(), self.pseudonym(each)
+
+    def _clean(self, key: str, value: Any, known: _Known) -> Any:
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, dict):
+            return {str(name): self._clean(str(name), each, known) for name, each in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean(key, each, known) for each in value]
+        personal = FIELDS.get(key)
+        if personal is None:
+            return self.text(str(value), known, foreign=key in FOREIGN)
+        return self._person(str(value), personal)
+
+    def _of_person(self, value: str, personal: Personal) -> str:
+        local, at, domain = value.rpartition("@")
+        if at and len(domain.split()) == 1:
+            return f"{self.pseudonym(value)}@{domain}" if local else value
+        ip = _ip(value)
+        if not value or (ip is not None and (personal is Personal.ADDRESS or ip.is_loopback or ip.is_unspecified)):
+            # A next hop's, or this machine's own.
+            return value
+        return self.pseudonym(value)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if text[-1:] not in _LAST:
+        # What parsing would say, sooner.
+        return None
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _without(text: str, known: _Known) -> str:
+    """A text without these words."""
+    folded = text.casefold()
+    here = [word for word in known if word in folded]
+    if not here:
+        return text
+    words = "|".join(re.escape(word) for word in sorted(here, key=len, reverse=True))
+    # Where folding is more than small letters ("ß" is "ss"), only the folded text has the words.
+    same = len(folded) == len(text)
+    return re.sub(
+        rf"(?<!\w)(?:{words})(?!\w)",
+        lambda match: known.get(match.group().casefold(), "~"),
+        text if same else folded,
+        flags=re.IGNORECASE,
+    )

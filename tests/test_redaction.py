@@ -1,0 +1,165 @@
+"""Personal data in the log: nothing of it is left, and one person's events still belong together."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+
+from mtatwist.log import LineObserver
+from mtatwist.redaction import Redaction
+
+KEY = b"k" * 32
+
+
+def redacted(**facts: Any) -> dict[str, Any]:
+    return Redaction(KEY)({"event": "x", **facts})
+
+
+def test_of_an_address_the_domain_stays() -> None:
+    path = redacted(reverse_path="alice@Example.org")["reverse_path"]
+    assert path.endswith("@Example.org")
+    assert "alice" not in path
+
+
+def test_one_person_is_one_pseudonym_in_every_field_and_spelling() -> None:
+    facts = redacted(
+        user="alice@example.org",
+        reverse_path="Alice@example.org",
+        forward_paths=["alice@EXAMPLE.ORG", "bob@example.org"],
+        reply="<alice@example.org> is over quota.",
+    )
+    person = facts["user"].partition("@")[0]
+    assert facts["reverse_path"] == f"{person}@example.org"
+    assert facts["forward_paths"][0].partition("@")[0] == person
+    assert facts["forward_paths"][1].partition("@")[0] != person
+    assert facts["reply"] == f"<{person}@example.org> is over quota."
+
+
+def test_another_key_gives_other_pseudonyms() -> None:
+    one, other = Redaction(), Redaction()
+    assert one({"user": "alice"}) != other({"user": "alice"})
+    assert one({"user": "alice"}) == one({"user": "alice"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "alice: mailbox full",
+        "no such user ALICE",
+        "can't write /srv/mail/alice/new",
+        "'alice' unknown; try alice's other address",
+        "(alice)",
+    ],
+)
+def test_what_is_personal_in_an_event_is_so_in_its_texts_too(text: str) -> None:
+    reply = redacted(forward_path="alice@example.org", reply=text)["reply"]
+    assert "alice" not in reply.lower()
+
+
+def test_other_words_stay() -> None:
+    said = "Malice aforethought at 12:30:01, alices and al"
+    assert redacted(user="alice", reply=said)["reply"] == said
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("RCPT TO:<bob@example.org> ORCPT=rfc822;bob@example.org", "@example.org> ORCPT=rfc822;~"),
+        ('<"bob smith"@example.org>', "@example.org>"),
+        ("<jürgen.bob@例え.テスト>", "@例え.テスト>"),
+        ("b'MAIL FROM:<bob@example.org>\\r\\n'", "\\r\\n'"),
+        ("seen 'bob@example.org'", "seen '~"),
+        ("o'bob@example.org.", "@example.org."),
+        ("bounce+bob=example.com@list.test", "@list.test"),
+        ("bob@[192.0.2.1]", "@[192.0.2.1]"),
+    ],
+)
+def test_addresses_are_found_in_texts(text: str, left: str) -> None:
+    reason = redacted(reason=text)["reason"]
+    assert "bob" not in reason
+    assert left in reason
+
+
+def test_where_a_client_is_but_not_where_a_next_hop_is() -> None:
+    facts = redacted(peer="192.0.2.7", helo="[192.0.2.7]", why="192.0.2.7 spoke early")
+    assert "192.0.2.7" not in str(facts)
+    assert facts["why"].split()[0] == facts["peer"]
+    assert redacted(address="192.0.2.25", host="mx.example.org")["address"] == "192.0.2.25"
+    assert redacted(peer="127.0.0.1")["peer"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("ip", ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7"])
+def test_where_a_client_is_in_texts_of_others(ip: str) -> None:
+    facts = redacted(message=f"lost IPv6Address('TCP', '{ip}', 25) at 12:30:01, 127.0.0.1")
+    assert ip not in facts["message"]
+    assert facts["message"].endswith("at 12:30:01, 127.0.0.1")
+
+
+def test_what_is_nested_is_found() -> None:
+    facts = redacted(arguments={"user": "alice", "words": ["bob@example.org", "alice"], "count": 3}, lines=[1, 2])
+    assert "alice" not in str(facts)
+    assert "bob" not in str(facts)
+    assert (facts["arguments"]["count"], facts["lines"]) == (3, [1, 2])
+
+
+def test_who_administered_the_server_stays() -> None:
+    facts = Redaction(KEY)({"event": "control", "user": "root", "arguments": {"user": "alice", "from": "@a.test"}})
+    assert facts["user"] == "root"
+    assert facts["arguments"]["user"] != "alice"
+    assert facts["arguments"]["from"] == "@a.test"
+
+
+def test_what_is_empty_stays() -> None:
+    assert redacted(reverse_path="", user=None, peer="") == {"event": "x", "reverse_path": "", "user": None, "peer": ""}
+
+
+def test_a_domain_with_words_behind_it_is_no_domain() -> None:
+    assert "alice" not in redacted(user="x@y alice")["user"]
+
+
+@given(st.text(max_size=30), st.text(max_size=60))
+def test_nothing_that_a_peer_says_breaks_it(user: str, reply: str) -> None:
+    facts = redacted(user=user, reply=reply, message=reply, reverse_path=user)
+    assert json.dumps(facts)
+    assert redacted(message=reply, user=user, reply=reply, reverse_path=user) == facts
+
+
+@given(st.from_regex(r"[a-z]{4,12}", fullmatch=True), st.text(" .,:;<>()'\"=/[]@-", max_size=8))
+def test_a_known_name_is_never_left_between_delimiters(name: str, around: str) -> None:
+    name = f"q{name}q"
+    facts = redacted(forward_path=f"{name}@example.org", reply=f"{around} {name} {around}{name}{around}")
+    left = facts["reply"].replace("example", "")
+    # Behind an "@" it would be a domain.
+    assert name not in left or f"@{name}" in left
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_whole_lines(format: str) -> None:
+    try:
+        raise ValueError("<alice@example.org> from 192.0.2.7")
+    except ValueError:
+        failure = Failure()
+
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise RuntimeError("alice@example.org has no words")
+
+    stream = io.StringIO()
+    observer = LineObserver(stream, format, Clock(), redact=Redaction())
+    base = {"log_time": 0.0, "log_level": LogLevel.error, "log_namespace": "mtatwist.x", "log_format": "x"}
+    observer({**base, "log_failure": failure, "forward_path": "alice@example.org"})
+    observer({**base, "log_namespace": "other", "log_format": "for {who}", "who": "alice@example.org"})
+    observer({**base, "fact": Unspeakable()})
+    written = stream.getvalue()
+    assert "ValueError" in written
+    assert "@example.org" in written
+    assert "alice" not in written
+    assert "192.0.2.7" not in written
