@@ -49,6 +49,7 @@ class Deferral(NamedTuple):
 
     reply: Reply
     host: str = ""
+    tls: str = ""
 
 
 class Failure(NamedTuple):
@@ -56,6 +57,7 @@ class Failure(NamedTuple):
 
     reply: Reply
     host: str = ""
+    tls: str = ""
 
 
 Outcome = Delivered | Deferral | Failure
@@ -142,3 +144,4 @@ class Settled:
     at: float
     next_attempt: float = 0.0
     warned: bool = False
+    tls: str = ""

@@ -119,8 +119,8 @@ class RelayManager(Service):
         self._take(message)
 
     def next_hop(self, domain: str) -> str:
-        """What mail for ``domain`` (lower case) goes to: the smart host, socket or directory of its route, or the domain
-        where exchanges are looked for. May be called in a thread."""
+        """What mail for ``domain`` (lower case) goes to: the smart host, socket or directory of its route, or the
+        domain where exchanges are looked for. May be called in a thread."""
         return self._destinations.find(domain).name
 
     # From the spool to the next hops.
@@ -134,8 +134,10 @@ class RelayManager(Service):
         for recipient in recipients:
             groups.setdefault(self._destinations.find(recipient.domain), []).append(recipient)
         for to, group in groups.items():
+            transport = to.route.destinations
             for start in range(0, len(group), RECIPIENTS_LIMIT):
-                self._give(to, Work(message, group[start : start + RECIPIENTS_LIMIT], waited), late)
+                part = group[start : start + RECIPIENTS_LIMIT]
+                self._give(to, Work(message, part, waited, transport=transport), late)
 
     def _count(self, waited: bool, recipients: int) -> None:
         self._in_flight[waited] += recipients

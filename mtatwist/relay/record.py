@@ -17,7 +17,8 @@ from mtatwist.store.trouble import StoreBroken
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ISpoolWriter
-    from mtatwist.metrics.instruments import Counter, Instruments
+    from mtatwist.metrics.instruments import Instruments
+    from mtatwist.metrics.instruments.kinds import Counter
     from mtatwist.relay.hop import Work
     from mtatwist.relay.report import Reporter
     from mtatwist.relay.retry import Schedule
@@ -69,13 +70,13 @@ class Recorder:
         notices: _Notices = {}
         due: dict[int, float] = {}
         for recipient, outcome in zip(work.recipients, outcomes, strict=True):
-            result, kind = self._judge(message, recipient, outcome, now, due)
+            result, kind = self._judge(work, recipient, outcome, now, due)
             results.append(result)
             if kind is not None and self._is_to_be_told(message, recipient, kind):
                 expired = kind is Kind.FAILED and isinstance(outcome, Deferral)
                 notice = Notice(recipient, outcome.reply, outcome.host, now, expired)
                 notices.setdefault(kind, []).append(notice)
-            self._log_attempt(message, recipient, result, outcome.tls if isinstance(outcome, Delivered) else "")
+            self._log_attempt(message, recipient, result)
         reports: Sequence[Message] = ()
         if notices:
             reports = await self._settle_and_tell(message, results, notices, now)
@@ -84,7 +85,7 @@ class Recorder:
         return reports, min((r.next_attempt for r in results if r.state is State.DEFERRED), default=None)
 
     def _judge(
-        self, message: Message, recipient: Recipient, outcome: Outcome, now: float, due: dict[int, float]
+        self, work: Work, recipient: Recipient, outcome: Outcome, now: float, due: dict[int, float]
     ) -> tuple[Settled, Kind | None]:
         """A recipient's new state, and what there is to tell of it.
 
@@ -93,25 +94,28 @@ class Recorder:
         """
         kind: Kind | None = Kind.FAILED
         state, reply, next_attempt, warned = State.FAILED, outcome.reply, 0.0, False
+        message, counts = work.message, self._metrics.relay[work.transport]
         received_at = message.envelope.received_at
         if isinstance(outcome, Delivered):
-            self._metrics.delivered.value += 1
+            counts.delivered.value += 1
             state, kind = State.DELIVERED, success(outcome.handed)
         elif not isinstance(outcome, Deferral):
-            self._metrics.failed.value += 1
+            counts.failed.value += 1
         elif self._schedule.expired(received_at, now):
-            self._metrics.failed.value += 1
-            self._metrics.expired.value += 1
+            counts.expired.value += 1
             reply = Reply(554, "5.4.7", f"Tried for too long; the last try said: {reply}")
         else:
-            self._metrics.deferred.value += 1
+            counts.deferred.value += 1
             state = State.DEFERRED
             warned = not recipient.warned and self._schedule.late(received_at, now)
             kind = Kind.DELAYED if warned else None
             if recipient.attempts not in due:
                 due[recipient.attempts] = self._schedule.next_attempt(received_at, recipient.attempts + 1, now)
             next_attempt = due[recipient.attempts]
-        return Settled(message.number, recipient.index, state, reply, outcome.host, now, next_attempt, warned), kind
+        result = Settled(
+            message.number, recipient.index, state, reply, outcome.host, now, next_attempt, warned, outcome.tls
+        )
+        return result, kind
 
     def _is_to_be_told(self, message: Message, recipient: Recipient, kind: Kind) -> bool:
         """Does somebody want to hear of it? There is nobody to tell about a DSN (RFC 5321 §6.1)."""
@@ -136,7 +140,6 @@ class Recorder:
         finally:
             self._turns.release()
         for report, (kind, told) in zip(reports, notices.items(), strict=True):
-            self._metrics.reports.value += 1
             self._counter(kind).value += 1
             _log.info("report", id=report.id, kind=kind.value, about=message.id, recipients=len(told))
         return reports
@@ -175,7 +178,7 @@ class Recorder:
                 await deferLater(self._clock, REWRITE_SECONDS)
 
     @staticmethod
-    def _log_attempt(message: Message, recipient: Recipient, result: Settled, tls: str) -> None:
+    def _log_attempt(message: Message, recipient: Recipient, result: Settled) -> None:
         _log.info(
             result.state.name.lower(),
             id=message.id,
@@ -185,7 +188,7 @@ class Recorder:
             code=result.reply.code,
             enhanced=result.reply.enhanced,
             reply=result.reply.text,
-            tls=tls,
+            tls=result.tls,
             attempts=recipient.attempts + 1,
             delay=round(result.at - message.envelope.received_at, 3),
             retry_in=round(result.next_attempt - result.at) if result.state is State.DEFERRED else None,

@@ -15,6 +15,7 @@ import apsw
 
 from mtatwist.envelope import State, queue_id
 from mtatwist.spool.examine import read_only
+from mtatwist.spool.history import attempts
 from mtatwist.spool.salvage import Findings, salvage
 from mtatwist.spool.schema import columns
 from mtatwist.store.datadir import sync_directory
@@ -68,10 +69,14 @@ def _messages(connection: apsw.Connection) -> Iterator[tuple[dict[str, Any], lis
     of_messages, of_recipients = columns(connection, "message"), columns(connection, "recipient")
     for row in connection.execute(f"SELECT {','.join(of_messages)} FROM message ORDER BY number"):
         message = dict(zip(of_messages, row, strict=True))
-        recipients = connection.execute(
+        rows = connection.execute(
             f"SELECT {','.join(of_recipients)} FROM recipient WHERE number=? ORDER BY idx", (message["number"],)
         )
-        yield message, [dict(zip(of_recipients, recipient, strict=True)) for recipient in recipients]
+        recipients = [dict(zip(of_recipients, recipient, strict=True)) for recipient in rows]
+        if columns(connection, "attempt"):
+            for recipient in recipients:
+                recipient["history"] = attempts(connection, message["number"], recipient["idx"])
+        yield message, recipients
 
 
 def _write(

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mtatwist.envelope import queue_id
-from mtatwist.spool import schema
+from mtatwist.spool import history, schema
 from mtatwist.spool.check import RECOVERED
 from mtatwist.spool.examine import incomplete_messages, orphans, read_only
 from mtatwist.spool.salvage import Findings, salvage
@@ -31,6 +31,7 @@ def recover(data_dir: Path, now: str) -> Findings:
             findings.lost.append(f"message {queue_id(number)}: {problem}")
             new.execute("DELETE FROM message WHERE number=?", (number,))
             new.execute("DELETE FROM recipient WHERE number=?", (number,))
+        new.execute(history.FORGET_LOST)
         findings.count(new)
     # Closed by its last connection it is one file, without a log.
     _give_to_owner(making, data_dir)

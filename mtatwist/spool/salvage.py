@@ -19,6 +19,7 @@ UNKNOWN_RUNS = 1000
 """Runs that are passed over when the number of the last one is lost, so that no queue id is used twice."""
 
 _MESSAGE = (type(None), str, str, int, str, str, float, str, str, str, str, str, str, int, bytes)
+_ATTEMPT = (int, int, int, float, int, str, str, str, str)
 _RECIPIENT = (int, int, str, str, str, str, int, int, float, int, int, str, str, str, float)
 
 
@@ -62,14 +63,14 @@ def salvage(data_dir: Path, target: Path) -> Findings:
 
 
 def _copy(pages: Pages, new: apsw.Connection, findings: Findings) -> None:
-    columns = {table: schema.columns(new, table) for table in ("message", "recipient")}
+    columns = {table: schema.columns(new, table) for table in ("message", "recipient", "attempt")}
     broken = 0
     for row in pages.rows():
         if row is None:
             broken += 1
             continue
-        table = "message" if _is_message(row) else "recipient" if _is_recipient(row) else None
-        if table is None:
+        table = _table(row)
+        if table is None or not columns[table]:
             continue
         values = [row.rowid, *row.values[1:]] if table == "message" else row.values
         names = columns[table][: len(values)]
@@ -87,12 +88,25 @@ def _copy(pages: Pages, new: apsw.Connection, findings: Findings) -> None:
     findings.count(new)
 
 
+def _table(row: Row) -> str | None:
+    """Which table's row this is, as far as it is one of the mail's."""
+    if _is_message(row):
+        return "message"
+    if _is_recipient(row):
+        return "recipient"
+    return "attempt" if _is_attempt(row) else None
+
+
 def _is_message(row: Row) -> bool:
     return row.rowid is not None and row.rowid > 0 and _fits(row.values, _MESSAGE) and row.values[13] >= 0
 
 
 def _is_recipient(row: Row) -> bool:
     return row.rowid is None and _fits(row.values, _RECIPIENT) and row.values[0] > 0 and row.values[6] in list(State)
+
+
+def _is_attempt(row: Row) -> bool:
+    return row.rowid is None and _fits(row.values, _ATTEMPT) and row.values[0] > 0
 
 
 def _fits(values: list[Any], types: tuple[type, ...]) -> bool:

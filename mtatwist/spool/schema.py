@@ -6,7 +6,7 @@ import os
 
 import apsw
 
-VERSION = 4
+VERSION = 5
 """PRAGMA user_version of a database this code reads and writes."""
 
 # What is written once stands in message, what changes in recipient: an update never rewrites a body.
@@ -59,6 +59,17 @@ _MIGRATIONS = {
         account TEXT NOT NULL, network TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (account, network)
     ) WITHOUT ROWID;
     CREATE TABLE submission_usage (account TEXT PRIMARY KEY, windows TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    # See spool.history. slot: a ring, so that the last attempts take the place of the first.
+    4: """
+    ALTER TABLE recipient ADD COLUMN tls TEXT NOT NULL DEFAULT '';
+    CREATE TABLE attempt (
+        number INTEGER NOT NULL, idx INTEGER NOT NULL, slot INTEGER NOT NULL,
+        at REAL NOT NULL, code INTEGER NOT NULL, enhanced TEXT NOT NULL, text TEXT NOT NULL,
+        host TEXT NOT NULL, tls TEXT NOT NULL,
+        PRIMARY KEY (number, idx, slot)
+    ) WITHOUT ROWID;
+    CREATE INDEX recipient_held ON recipient (number) WHERE state = 2;
     """,
 }
 

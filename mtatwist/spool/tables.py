@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 
 from mtatwist.envelope import Envelope, Settled, State
+from mtatwist.spool import history
 from mtatwist.spool.bodies import BodyFiles
 from mtatwist.store.datadir import sync_directory
 
@@ -104,14 +105,18 @@ class Tables:
             # After an I/O error nobody knows whether the commit took place; then all of this is done again.
             self.insert(connection, reports, "ON CONFLICT DO NOTHING")
         settled = [result for results, _ in payloads for result in results]
-        rows = [(s.number, s.index, s.state, s.next_attempt, *s.reply, s.host, s.at, s.warned) for s in settled]
+        rows = _json(
+            [(s.number, s.index, s.state, s.next_attempt, *s.reply, s.host, s.at, s.warned, s.tls) for s in settled]
+        )
         connection.execute(
             "UPDATE recipient SET state=r.value->>2, attempts=attempts+1, next_attempt=r.value->>3, claimed_by=0,"
             " code=r.value->>4, enhanced=r.value->>5, text=r.value->>6, host=r.value->>7, at=r.value->>8,"
-            " warned=max(warned, r.value->>9)"
+            " warned=max(warned, r.value->>9), tls=r.value->>10"
             " FROM json_each(?) AS r WHERE number=r.value->>0 AND idx=r.value->>1 AND claimed_by=?",
-            (_json(rows), self.run),
+            (rows, self.run),
         )
+        if any(s.state is State.DEFERRED for s in settled):
+            connection.execute(history.REMEMBER, (rows,))
         done = sorted({s.number for s in settled if s.state in (State.DELIVERED, State.FAILED)})
         if not done:
             return [[] for _ in payloads]
@@ -133,6 +138,7 @@ class Tables:
             " AND NOT EXISTS (SELECT 1 FROM message WHERE message.number=recipient.number)",
             (numbers,),
         )
+        connection.execute(history.FORGET, (numbers,))
         return [gone, *([] for _ in payloads[1:])]
 
     # What follows only reads, with a connection that can't write.

@@ -56,4 +56,4 @@ class Attempt:
             return Deferral(Reply(451, "4.5.0", f"Unexpected reply from {self._host}: {reply}"))
         if reply.positive:
             return Delivered(reply, host, self._handed, self._tls)
-        return Failure(reply, host) if reply.permanent else Deferral(reply, host)
+        return (Failure if reply.permanent else Deferral)(reply, host, self._tls)
