@@ -21,6 +21,7 @@ from mtatwist.control.socket import SocketError
 from mtatwist.descriptors import Exhaustion, share_out
 from mtatwist.log import Threshold
 from mtatwist.metrics.instruments import Instruments
+from mtatwist.notify import Supervisor
 from mtatwist.receive.factory import Sessions
 from mtatwist.receive.listener import Listener
 from mtatwist.spool.check import damage_notice
@@ -92,6 +93,7 @@ class Mta(MultiService):
         self._reactor = reactor
         self._twistd = parent or {}
         self.threshold = Threshold(config.log.level)
+        self.supervisor = Supervisor(clock=reactor)
         self.metrics = metrics = Instruments()
         self.spool = SqliteSpool(
             config.server.data_dir,
@@ -223,6 +225,7 @@ class Mta(MultiService):
         )
         if self._config.embedded:
             _log.info("hint", text=_hint(self._config, self._listeners))
+        self.supervisor.ready()
 
     def reload(self) -> None:
         """Take what has changed outside: certificates and their keys. Whatever is wrong there changes nothing."""
@@ -232,6 +235,7 @@ class Mta(MultiService):
 
     async def _stop(self) -> None:
         _log.info("stopping")
+        self.supervisor.stopping()
         self.watching.stopping()
         await self._ended(self.control.stop)
         grace = self._config.timeouts.shutdown
@@ -250,6 +254,7 @@ class Mta(MultiService):
         self.spool.stop()
         await self._ended(self.watching.stop)
         self.dns.resolver.stop()
+        self.supervisor.stopped()
         _log.info("stopped")
 
     @staticmethod

@@ -31,6 +31,7 @@ FLOORS = (
         "transaction",
         "interfaces",
         "log",
+        "notify",
         "redaction",
         "metrics.instruments",
         "output",
