@@ -56,8 +56,8 @@ SHARED = (
 
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "reread", "schema", "values")
-#: control.live only prints as they do.
-READERS = ("tap", "wiring", "control.cli", "control.config_files", "control.live")
+#: control.live only prints as they do, and control.queue_selectors reads durations as they are written there.
+READERS = ("tap", "wiring", "control.cli", "control.config_files", "control.live", "control.queue_selectors")
 
 LONGEST = 350
 #: Modules that may be longer, each with its reason.

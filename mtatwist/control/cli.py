@@ -20,9 +20,11 @@ from mtatwist import describe as text
 from mtatwist.config import ConfigError, Problem, load
 from mtatwist.control.config_files import try_files
 from mtatwist.control.live import Session, json_option
+from mtatwist.control.queue_cli import queue
 from mtatwist.control.spool_cli import Say, spool_group
 from mtatwist.control.system_cli import system
 from mtatwist.control.users_cli import UserFile, users_group
+from mtatwist.control.why_cli import why
 from mtatwist.values.base import printable
 
 
@@ -168,6 +170,8 @@ def _user_file(context: click.Context, file: str | None) -> UserFile:
 main.add_command(spool_group(_data_dir, _say_as, json_option))
 main.add_command(users_group(_user_file, _say_as, json_option))
 main.add_command(system)
+main.add_command(queue)
+main.add_command(why)
 
 
 if __name__ == "__main__":
