@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
@@ -51,10 +51,10 @@ CLAIM = """
 
 VOID = "UPDATE recipient SET claimed_by=0 WHERE claimed_by<>0"
 
-MESSAGES = (
-    "SELECT number,size,reverse_path,body_type,smtputf8,envid,ret,received_at,session,peer,helo,protocol,tls,user"
-    " FROM message WHERE number IN (SELECT value FROM json_each(?))"
-)
+FACTS = "number,size,reverse_path,body_type,smtputf8,envid,ret,received_at,session,peer,helo,protocol,tls,user"
+"""What is read of a message that is to be delivered: all but the body."""
+
+MESSAGES = f"SELECT {FACTS} FROM message WHERE number IN (SELECT value FROM json_each(?))"
 
 
 class Claims:
@@ -77,14 +77,14 @@ class Claims:
         self, connection: apsw.Connection, payloads: Sequence[tuple[float, Sequence[tuple[int, str]]]]
     ) -> list[list[Message]]:
         """Claim what is due: of these messages, and at these domains."""
-        return [list(self._claim(connection, now, work)) for now, work in payloads]
+        return [self._claim(connection, now, work) for now, work in payloads]
 
     def claim_late(
         self, connection: apsw.Connection, payloads: Sequence[tuple[Sequence[int], bool]]
     ) -> list[list[Message]]:
         """Claim the recipients of these messages, due or not; with True only those nobody was warned about."""
         return [
-            list(self._claim(connection, float("inf"), [(number, None) for number in numbers], not unwarned))
+            self._claim(connection, float("inf"), [(number, None) for number in numbers], not unwarned)
             for numbers, unwarned in payloads
         ]
 
@@ -99,31 +99,38 @@ class Claims:
 
     def _claim(
         self, connection: apsw.Connection, now: float, work: Sequence[tuple[int, str | None]], warned: bool = True
-    ) -> Iterator[Message]:
+    ) -> list[Message]:
         rows: list[Any] = connection.execute(CLAIM, (self.run, now, json.dumps(work), warned)).fetchall()
-        recipients: dict[int, list[Recipient]] = {}
-        for number, index, address, domain, orcpt, notify, state, attempts, due, code, enhanced, text, *last in rows:
-            host, at, told = last
-            recipients.setdefault(number, []).append(
-                Recipient(
-                    index,
-                    address,
-                    domain,
-                    State(state),
-                    attempts,
-                    due,
-                    Reply(code, enhanced, text) if code else None,
-                    host,
-                    at,
-                    orcpt,
-                    notify,
-                    bool(told),
-                )
+        facts: Any = connection.execute(MESSAGES, (json.dumps(sorted({row[0] for row in rows})),)).fetchall()
+        return messages(rows, facts)
+
+
+def messages(rows: Sequence[Any], facts: Sequence[Any]) -> list[Message]:
+    """Messages with just these recipients, from the columns that CLAIM returns and from FACTS."""
+    recipients: dict[int, list[Recipient]] = {}
+    for number, index, address, domain, orcpt, notify, state, attempts, due, code, enhanced, text, *last in rows:
+        host, at, told = last
+        recipients.setdefault(number, []).append(
+            Recipient(
+                index,
+                address,
+                domain,
+                State(state),
+                attempts,
+                due,
+                Reply(code, enhanced, text) if code else None,
+                host,
+                at,
+                orcpt,
+                notify,
+                bool(told),
             )
-        for number, size, *facts in connection.execute(MESSAGES, (json.dumps(sorted(recipients)),)):
-            reverse_path, body_type, smtputf8, *others = facts
-            envelope = Envelope(reverse_path, recipients[number], body_type, bool(smtputf8), *others)
-            yield Message(number, envelope, size)
+        )
+    found = []
+    for number, size, reverse_path, body_type, smtputf8, *others in facts:
+        envelope = Envelope(reverse_path, recipients[number], body_type, bool(smtputf8), *others)
+        found.append(Message(number, envelope, size))
+    return found
 
 
 # What follows only reads, with a connection that can't write.

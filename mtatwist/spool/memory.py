@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from mtatwist.envelope import OPEN_STATES, Envelope, Message, Recipient, Settled
+from mtatwist.envelope import OPEN_STATES, Envelope, Message, Recipient, Settled, State
 from mtatwist.interfaces import ISpool, ISpoolWriter
+from mtatwist.spool.changes import STATES, Answer, Found, Key, Request
+from mtatwist.spool.selection import Selection
 
 
 @implementer(ISpoolWriter)
@@ -140,12 +142,69 @@ class MemorySpool:
                     recipient.next_attempt = next_attempt
         return succeed(None)
 
+    def find(
+        self,
+        action: str,
+        selection: Selection,
+        now: float,
+        after: Key,
+        limit: int,
+        next_hop: Callable[[str], str],
+    ) -> Deferred[Found]:
+        """See spool.changes.find()."""
+        meant = [
+            (key, recipient)
+            for key, message, recipient in self._all()
+            if key > after
+            and recipient.state in STATES[action]
+            and selection.matches(message, recipient, now, next_hop)
+        ][:limit]
+        keys = [key for key, _ in meant]
+        domains = {recipient.domain for _, recipient in meant}
+        return succeed(Found(keys, domains, self.claims.intersection(keys), keys[-1] if len(keys) == limit else None))
+
+    def change(self, request: Request) -> Deferred[Answer]:
+        """See SqliteSpool."""
+        again = Selection(state=request.selection.state, code=request.selection.code)
+        asked, action, now = set(request.keys), request.action, request.now
+        done: list[tuple[Key, Recipient]] = []
+        busy = []
+        for key, message, recipient in self._all():
+            if key not in asked or recipient.state not in STATES[action]:
+                continue
+            if not again.matches(message, recipient, now, str):
+                continue
+            if key in self.claims and key not in request.withdrawn:
+                busy.append(key)
+                continue
+            done.append((key, recipient))
+            self.claims.discard(key)
+            if action == "hold":
+                recipient.state = State.HELD
+            elif action == "release":
+                recipient.state = State.DEFERRED if recipient.attempts else State.PENDING
+            if action in ("release", "retry"):
+                recipient.next_attempt = now
+        ending = action in ("bounce", "drop")
+        messages = self._claim([(number, recipient) for (number, _), recipient in done]) if ending else []
+        return succeed(Answer([key for key, _ in done], busy, messages))
+
     def read(self, message: Message, offset: int, size: int) -> Deferred[bytes]:
         """See ISpool."""
         kept = self.messages.get(message.number)
         if kept is None or kept.body is None:
             return fail(LookupError(f"message {message.number} is not in the spool"))
         return succeed(kept.body[offset : offset + size])
+
+    def _all(self) -> list[tuple[Key, Message, Recipient]]:
+        return sorted(
+            (
+                ((number, recipient.index), message, recipient)
+                for number, message in self.messages.items()
+                for recipient in message.envelope.recipients
+            ),
+            key=lambda one: one[0],
+        )
 
     def _unclaimed(self) -> list[tuple[int, Recipient]]:
         return [

@@ -18,12 +18,14 @@ from zope.interface import implementer
 
 from mtatwist.envelope import COUNTER_BITS, Envelope, Message, Settled
 from mtatwist.interfaces import ISpool
-from mtatwist.spool import check, due, schema, survey, times
+from mtatwist.spool import changes, check, due, schema, survey, times
 from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.bodies import BodyFiles
 from mtatwist.spool.bounded import bounded
+from mtatwist.spool.changes import Answer, Changes, Found, Key, Request
 from mtatwist.spool.due import Claims
 from mtatwist.spool.room import Room
+from mtatwist.spool.selection import Selection
 from mtatwist.spool.survey import Survey
 from mtatwist.spool.tables import Tables
 from mtatwist.spool.writer import Held, SpoolWriter
@@ -81,6 +83,7 @@ class SqliteSpool:
         )
         self._tables = Tables(self._bodies)
         self._claims = Claims()
+        self._changes = Changes()
         self._held = Held(metrics)
         self._readers: list[apsw.Connection] = []
         self._looks = DeferredSemaphore(LOOKS)
@@ -96,7 +99,7 @@ class SqliteSpool:
         self._directory.acquire()
         try:
             run = self._begin()
-            self._tables.run = run
+            self._tables.run = self._changes.run = run
             self._next = run << COUNTER_BITS
             self._bodies.start()
             self._room.start()
@@ -162,6 +165,22 @@ class SqliteSpool:
         """Have ``function(connection, *arguments)`` called in a thread: see spool.views. Fires with what it raises, or
         TooLong."""
         return self._looks.run(self._bodies.run, self._read, bounded, function, *arguments)
+
+    def find(
+        self,
+        action: str,
+        selection: Selection,
+        now: float,
+        after: Key,
+        limit: int,
+        next_hop: Callable[[str], str],
+    ) -> Deferred[Found]:
+        """Those to whom ``action`` may be done: see spool.changes.find()."""
+        return self.look(changes.find, action, selection, now, after, limit, next_hop)
+
+    def change(self, request: Request) -> Deferred[Answer]:
+        """Do it to those of them that are still what was meant, and that nobody works on."""
+        return self._writer.submit(self._changes.change, request)
 
     def try_to_write(self) -> Deferred[None]:
         """Commit something that changes nothing. Fires with what goes wrong."""
