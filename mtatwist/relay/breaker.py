@@ -66,6 +66,12 @@ class Breakers:
         self._forget(now)
         return down
 
+    def end_pause(self, destination: Hashable) -> None:
+        """It may be tried now; another failure makes the next pause as long as it would have been."""
+        down = self._down.get(destination)
+        if down is not None:
+            down.until = min(down.until, self._clock.seconds())
+
     def reached(self, destination: Hashable) -> bool:
         """It answers. Was it down?"""
         was_down = self._down.pop(destination, None) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,7 +59,6 @@ class Destinations:
         metrics: Instruments,
     ) -> None:
         """``connections``: the most that may be open to all of them."""
-        self._make_transport = transport
         self._settler = settler
         self._clock = clock
         self._metrics = metrics
@@ -67,13 +66,44 @@ class Destinations:
         self._breakers = Breakers(clock, metrics)
         self._transports: dict[Route, ITransport] = {}
         self._hops: dict[Destination, Hop] = {}
+        # Hops that only end what they have begun, by ways of before; and what these need, or did until now.
+        self._replaced: dict[Hop, ITransport] = {}
+        self._unused: set[ITransport] = set()
+        self._go_by(routes, transport)
 
+    def _go_by(self, routes: Sequence[Route], transport: Callable[[Route], ITransport]) -> None:
         @lru_cache(KNOWN_DOMAINS)
         def find(domain: str) -> Destination:
             route = choose(routes, domain)
             return Destination(route, destination(route, domain))
 
+        self._make_transport = transport
         self.find = find
+
+    def use(self, routes: Sequence[Route], transport: Callable[[Route], ITransport]) -> None:
+        """Go these ways from now on. What is being delivered ends as it began; what only waits is put back, to be taken
+        again. What is known of destinations stays, as far as they are the same."""
+        self._go_by(routes, transport)
+        before, self._transports = self._transports, {}
+        hops, self._hops = self._hops, {}
+        self._unused |= set(before.values())
+        self._replaced |= {hop: before[hop.destination.route] for hop in hops.values()}
+        waiting = [work for hop in hops.values() for work in hop.drain()]
+        for hop in hops.values():
+            if not hop.busy:
+                self._replaced.pop(hop, None)
+        self._stop_unused()
+        for work in waiting:
+            self._settler.put_back(work)
+
+    def _stop_unused(self) -> None:
+        for transport in self._unused.difference(self._replaced.values()):
+            self._unused.discard(transport)
+            transport.stop()
+
+    def limit(self, connections: int) -> None:
+        """The most that may be open to all destinations from now on."""
+        self._total.limit(connections)
 
     def down(self, to: Destination) -> Deferral | None:
         """Why nothing can be sent there now; None: it can."""
@@ -133,18 +163,28 @@ class Destinations:
             room[to] = left - share
         return shares
 
+    def withdraw(self, wanted: Mapping[int, Container[int]]) -> list[Work]:
+        """Give back what has not begun of these recipients, by the numbers of their messages and their indexes."""
+        return [work for hop in list(self._hops.values()) for work in hop.withdraw(wanted)]
+
+    def retry(self, domains: Iterable[str]) -> None:
+        """Leave where these domains lead to alone no longer."""
+        for to in {self.find(domain) for domain in domains}:
+            self._breakers.end_pause(to)
+        self._settler.look()
+
     def drain(self) -> list[Work]:
         """Begin nothing more; gives what had not begun."""
         return [work for hop in list(self._hops.values()) for work in hop.drain()]
 
     def cut(self) -> None:
         """End what is under way."""
-        for hop in list(self._hops.values()):
+        for hop in [*self._hops.values(), *self._replaced]:
             hop.cut()
 
     def stop(self) -> None:
         """All connections are closed."""
-        for transport in self._transports.values():
+        for transport in {*self._transports.values(), *self._unused}:
             transport.stop()
 
     def _may_try(self, to: Destination) -> bool:
@@ -219,3 +259,5 @@ class Destinations:
         """Forget it."""
         if self._hops.get(hop.destination) is hop:
             del self._hops[hop.destination]
+        if self._replaced.pop(hop, None) is not None:
+            self._stop_unused()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -45,13 +46,15 @@ class Destination(NamedTuple):
 class Work:
     """A message for some of its recipients, all of which have the same next hop.
 
-    ``waited``: it comes from the spool, and is no new mail; ``held``: octets of the body that are in memory for it.
+    ``waited``: it comes from the spool, and is no new mail; ``held``: octets of the body that are in memory for it;
+    ``transport``: see Route.destinations.
     """
 
     message: Message
     recipients: list[Recipient]
     waited: bool = False
     held: int = 0
+    transport: str = "other"
 
 
 class HopOwner(Protocol):
@@ -99,6 +102,7 @@ class Hop:
         self._total = total
         self._clock = clock
         self._metrics = metrics
+        self._seconds = metrics.relay[destination.route.destinations].seconds
         self._owner = owner
         self._queue: deque[Work] = deque()
         self._workers = 0
@@ -107,6 +111,11 @@ class Hop:
         self._connecting: set[Deferred[IDelivery]] = set()
         self._stopping = False
         self._cut = False
+
+    @property
+    def busy(self) -> bool:
+        """Is there a connection, or about to be one? When the last of them ends, the owner is told that it is idle."""
+        return bool(self._workers)
 
     def add(self, work: Work) -> None:
         """Deliver ``work`` as soon as a connection is free."""
@@ -136,6 +145,27 @@ class Hop:
             self._rested(resting, None)
         return waiting
 
+    def withdraw(self, wanted: Mapping[int, Container[int]]) -> list[Work]:
+        """Give back what has not begun of these recipients, by the numbers of their messages and their indexes."""
+        withdrawn: list[Work] = []
+        for work in list(self._queue):
+            indexes = wanted.get(work.message.number, ())
+            taken = [recipient for recipient in work.recipients if recipient.index in indexes]
+            if len(taken) == len(work.recipients):
+                self._queue.remove(work)
+                withdrawn.append(work)
+            elif taken:
+                withdrawn.append(dataclasses.replace(work, recipients=taken, held=0))
+                work.recipients = [recipient for recipient in work.recipients if recipient.index not in indexes]
+        recipients = sum(len(work.recipients) for work in withdrawn)
+        self.load -= recipients
+        self.waiting -= recipients
+        if withdrawn and not self._queue and not self._workers:
+            self._total.leave(self)
+            self._owner.idle(self)
+        self._ask_for_more()
+        return withdrawn
+
     def cut(self) -> None:
         """Close the connections, whatever they are doing; what they were trying has not been tried."""
         self._cut = True
@@ -151,6 +181,7 @@ class Hop:
 
     def _begin(self) -> None:
         self._workers += 1
+        self._metrics.connections_used.value += 1
         Deferred.fromCoroutine(self._worker()).addErrback(self._crashed)
 
     async def _worker(self) -> None:
@@ -184,7 +215,7 @@ class Hop:
                     self._metrics.relay_errors.value += 1
                     _log.failure("delivery_crashed", id=work.message.id, next_hop=self.destination.name)
                     outcomes = [Deferral(Reply(451, "4.3.0", "Local trouble"))] * len(work.recipients)
-                self._metrics.delivery_seconds.observe(self._clock.seconds() - started)
+                self._seconds.observe(self._clock.seconds() - started)
                 self._tried(work, outcomes)
         finally:
             self._end(delivery)
@@ -201,6 +232,7 @@ class Hop:
             return None
         resting: Deferred[Work | None] = Deferred()
         self._resting.append(resting)
+        self._count_idle(1)
         self._total.rests(self, True)
         timer = self._clock.callLater(IDLE_SECONDS, self._rested, resting, None)
         more = await resting
@@ -210,9 +242,14 @@ class Hop:
 
     def _rested(self, resting: Deferred[Work | None], work: Work | None) -> None:
         self._resting.remove(resting)
+        self._count_idle(-1)
         if not self._resting:
             self._total.rests(self, False)
         resting.callback(work)
+
+    def _count_idle(self, more: int) -> None:
+        self._metrics.connections_idle.value += more
+        self._metrics.connections_used.value -= more
 
     async def _reconnect(self, old: IDelivery | None) -> IDelivery:
         if old is not None:
@@ -234,9 +271,7 @@ class Hop:
 
     def _tried(self, work: Work, outcomes: Sequence[Outcome]) -> None:
         self.load -= len(work.recipients)
-        if self.wanted and self.waiting <= LOW_WATER:
-            self.wanted = False
-            self._owner.hungry(self)
+        self._ask_for_more()
         if any(outcome.reply.code == 421 for outcome in outcomes):
             self._ramp.troubled(self._workers - 1)
         else:
@@ -249,11 +284,18 @@ class Hop:
             undecided = [recipient for recipient, outcome in pairs if isinstance(outcome, Deferral)]
             decided = [(recipient, outcome) for recipient, outcome in pairs if not isinstance(outcome, Deferral)]
             if undecided:
-                self._owner.put_back(self, Work(work.message, undecided, work.waited))
+                self._owner.put_back(self, Work(work.message, undecided, work.waited, transport=work.transport))
             if decided:
                 recipients, results = zip(*decided, strict=True)
-                self._owner.settled(self, Work(work.message, list(recipients), work.waited), results)
+                self._owner.settled(
+                    self, Work(work.message, list(recipients), work.waited, transport=work.transport), results
+                )
         self._grow()
+
+    def _ask_for_more(self) -> None:
+        if self.wanted and self.waiting <= LOW_WATER:
+            self.wanted = False
+            self._owner.hungry(self)
 
     def _unreachable(self, work: Work, outcome: Outcome) -> bool:
         """Nobody answers, or it was us who hung up. While others have a connection, it is just one too many: False,
@@ -290,6 +332,7 @@ class Hop:
             self._deliveries.discard(delivery)
             delivery.close()
         self._workers -= 1
+        self._metrics.connections_used.value -= 1
         self._total.give()
         if not self._workers:
             if self._queue:
