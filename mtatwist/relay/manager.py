@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
     from mtatwist.relay.report import Reporter
     from mtatwist.relay.retry import Schedule
+    from mtatwist.relay.standing import Standing
 
 _log = EventLogger()
 
@@ -122,6 +123,10 @@ class RelayManager(Service):
         """What mail for ``domain`` (lower case) goes to: the smart host, socket or directory of its route, or the
         domain where exchanges are looked for. May be called in a thread."""
         return self._destinations.find(domain).name
+
+    def standing(self, domain: str) -> Standing:
+        """How it is with the way to ``domain`` (lower case) now."""
+        return self._destinations.standing(domain)
 
     # From the spool to the next hops.
 
