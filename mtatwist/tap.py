@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import apsw
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 from twisted.python import usage
 
@@ -19,11 +21,11 @@ from mtatwist.auth.user_file import UserFileError
 from mtatwist.config import Config, ConfigError, load
 from mtatwist.control.socket import SocketError
 from mtatwist.descriptors import Exhaustion, share_out
-from mtatwist.log import Threshold
+from mtatwist.log import LineObserver, Threshold
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.notify import Supervisor
 from mtatwist.receive.factory import Sessions
-from mtatwist.receive.listener import Listener
+from mtatwist.reread import read_again
 from mtatwist.spool.check import damage_notice
 from mtatwist.spool.schema import SchemaTooNew
 from mtatwist.spool.sqlite import SqliteSpool
@@ -33,15 +35,18 @@ from mtatwist.store.trouble import Damaged
 from mtatwist.tls.keypair import CertificateError
 from mtatwist.wiring.auth import Users
 from mtatwist.wiring.control import Control
-from mtatwist.wiring.directory import make_directory
-from mtatwist.wiring.dns import make_dns
+from mtatwist.wiring.directory import CurrentDirectory
+from mtatwist.wiring.dns import make_dns, prepare_dns
 from mtatwist.wiring.hangup import Hangup
-from mtatwist.wiring.log import make_log
-from mtatwist.wiring.receive import make_listeners
-from mtatwist.wiring.recipients import make_recipients
-from mtatwist.wiring.relay import Relaying, make_refusal, make_schedule
-from mtatwist.wiring.submission import make_usage
-from mtatwist.wiring.tls import make_tls
+from mtatwist.wiring.hint import hint
+from mtatwist.wiring.log import make_log, prepare_log
+from mtatwist.wiring.receive import make_factories, make_listeners
+from mtatwist.wiring.recipients import CurrentRecipients
+from mtatwist.wiring.relay import Relaying, make_schedule
+from mtatwist.wiring.reload import Reloaded, Reloader, prepare_control
+from mtatwist.wiring.submission import make_limits, make_usage
+from mtatwist.wiring.swap import Swap
+from mtatwist.wiring.tls import make_tls, prepare_tls
 from mtatwist.wiring.watching import Watching
 
 _log = Logger()
@@ -70,11 +75,13 @@ def makeService(options: Options) -> MultiService:
     # The reactor's clock is wall-clock time: a jump would fire every timer, or none.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     try:
-        config = load(options["config"], data_dir=options["data-dir"])
-        mta = Mta(config, reactor, parent=options.parent)
+        # As they are now: in the background the process may find itself elsewhere.
+        path, data_dir = (each and os.path.abspath(each) for each in (options["config"], options["data-dir"]))
+        config = load(path, data_dir=data_dir)
+        mta = Mta(config, reactor, parent=options.parent, data_dir=data_dir)
     except ConfigError as error:
         _exit(os.EX_CONFIG, str(error))
-    Hangup(reactor, mta.reload).setServiceParent(mta)
+    Hangup(reactor, mta.hang_up).setServiceParent(mta)
     return mta
 
 
@@ -86,13 +93,19 @@ def _exit(code: int, why: str) -> NoReturn:
 class Mta(MultiService):
     """The server: what stops, stops in the order in which mail flows."""
 
-    def __init__(self, config: Config, reactor: Any, parent: Any = None) -> None:
-        """``parent``: twistd's own options. Raises ConfigError."""
+    def __init__(self, config: Config, reactor: Any, parent: Any = None, data_dir: str | None = None) -> None:
+        """``parent``: twistd's own options; ``data_dir``: see load(). Raises ConfigError."""
         super().__init__()
-        self._config = config
+        self.reloader = Reloader(
+            config,
+            read=lambda running: read_again(config.source, running, data_dir=data_dir),
+            prepare=self._prepare,
+            in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+        )
         self._reactor = reactor
         self._twistd = parent or {}
         self.threshold = Threshold(config.log.level)
+        self._observer: LineObserver | None = None
         self.supervisor = Supervisor(clock=reactor)
         self.metrics = metrics = Instruments()
         self.spool = SqliteSpool(
@@ -104,11 +117,10 @@ class Mta(MultiService):
         )
         self.queue_time = QueueTime(wall=time.time, clock=reactor, keep=self.spool.keep_ahead, metrics=metrics)
         shares = share_out(config.limits.connections, config.relay.connections, len(config.listen))
-        # A delivery that waits for the DNS has no connection yet.
-        self.dns = make_dns(config, reactor, metrics, in_flight=max(16, shares.deliveries // 2))
-        self.directory = make_directory(config, reactor, metrics)
-        recipients = make_recipients(config, reactor, metrics, self.directory)
-        relaying = Relaying(
+        self.dns = make_dns(config, reactor, metrics, deliveries=shares.deliveries)
+        self.directory = CurrentDirectory(config, reactor, metrics)
+        self._recipients = CurrentRecipients(config, reactor, metrics, self.directory)
+        self._relaying = Relaying(
             reactor,
             metrics,
             spool=self.spool,
@@ -116,7 +128,8 @@ class Mta(MultiService):
             queue_time=self.queue_time,
             listening=lambda: [one.bound for one in self._listeners if one.bound],
         )
-        self.relay = relaying.manager(config, connections=shares.deliveries, recipients=recipients)
+        recipients = self._recipients.resolver
+        self.relay = self._relaying.manager(config, connections=shares.deliveries, recipients=recipients)
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
         self._certificates = make_tls(config, reactor, metrics, wall=time.time)
@@ -129,22 +142,21 @@ class Mta(MultiService):
             queue_time=self.queue_time.now,
         )
         self._usage = make_usage(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
-        self._listeners = make_listeners(
-            config,
-            reactor,
-            metrics,
+        tls = None if self._certificates is None else self._certificates.server
+        self._factories = partial(
+            make_factories,
+            reactor=reactor,
+            metrics=metrics,
             spool=self.spool,
             sessions=self.sessions,
             wake=self.relay.wake,
             queue_time=self.queue_time.now,
-            refuse_mailbox=make_refusal(config),
-            recipients=recipients,
-            tls=None if self._certificates is None else self._certificates.server,
+            tls=tls,
             usage=self._usage,
             checkers=self._users.checkers,
-            fail=self._fail,
-            lost=self._listener_lost,
         )
+        factories = self._factories(config, recipients=recipients)
+        self._listeners = make_listeners(config, reactor, factories, tls=tls, fail=self._fail, lost=self._listener_lost)
         for listener in self._listeners:
             listener.setServiceParent(self)
         if self._certificates is not None:
@@ -163,12 +175,36 @@ class Mta(MultiService):
         )
         self.control = Control(config, reactor, self)
 
+    def _prepare(self, running: Config, config: Config) -> list[Swap]:
+        """In a thread: how what is different in another configuration takes its place. Raises ConfigError."""
+        reactor, metrics = self._reactor, self.metrics
+        shares = share_out(config.limits.connections, config.relay.connections, len(config.listen))
+        before = self._recipients.resolver
+        recipients, new_recipients = self._recipients.prepare(config)
+        factories = self._factories(config, recipients=recipients)
+        return [
+            self.directory.prepare(config),
+            new_recipients,
+            self._users.prepare(config),
+            prepare_dns(running, config, self.dns, reactor, metrics, deliveries=shares.deliveries),
+            self._relaying.prepare(
+                self.relay, running, config, connections=shares.deliveries, recipients=(before, recipients)
+            ),
+            prepare_tls(running, config, self._certificates, reactor, wall=time.time),
+            partial(self._usage.limit, make_limits(config)),
+            partial(self.sessions.limit, shares.sessions, config.limits.connections_per_address),
+            *(partial(listener.use, factory) for listener, factory in zip(self._listeners, factories, strict=True)),
+            self.watching.prepare(running, config),
+            prepare_control(config, self.control),
+            prepare_log(running, config, self._observer, self.threshold),
+        ]
+
     def setServiceParent(self, parent: Any) -> None:
         """Log our way, unless twistd was told another."""
         super().setServiceParent(parent)
-        observer = make_log(self._config, self._reactor, self._twistd, self.threshold)
-        if observer is not None:
-            parent.setComponent(ILogObserver, observer)
+        self._observer = make_log(self.config, self._reactor, self._twistd, self.threshold)
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer)
 
     def privilegedStartService(self) -> None:
         """Bind ports."""
@@ -181,40 +217,41 @@ class Mta(MultiService):
             # Before there are any threads: they would keep a process alive that has failed.
             self._users.start()
         except UserFileError as error:
-            self._fail(os.EX_CONFIG, str(ConfigError.of(self._config, "auth.file", *str(error).splitlines())))
+            self._fail(os.EX_CONFIG, str(ConfigError.of(self.config, "auth.file", *str(error).splitlines())))
         try:
             self.spool.start()
         except DataDirError as error:
             self._fail(os.EX_CANTCREAT, str(error))
         except SchemaTooNew as error:
-            self._fail(os.EX_CONFIG, f"server.data_dir {self._config.server.data_dir}: {error}")
+            self._fail(os.EX_CONFIG, f"server.data_dir {self.config.server.data_dir}: {error}")
         except Damaged as error:
-            self._fail(os.EX_IOERR, damage_notice(self._config.server.data_dir, error))
+            self._fail(os.EX_IOERR, damage_notice(self.config.server.data_dir, error))
         except (apsw.Error, OSError) as error:
             self._fail(
                 os.EX_IOERR,
-                f"server.data_dir {self._config.server.data_dir}: the spool can't be opened: {error}; check the disk"
+                f"server.data_dir {self.config.server.data_dir}: the spool can't be opened: {error}; check the disk"
                 " and the directory's owner before anything else touches it",
             )
-        if self._certificates is not None and self._config.embedded:
+        if self._certificates is not None and self.config.embedded:
             try:
                 self._certificates.load()
             except CertificateError as error:
+                self.spool.stop()
                 self._fail(os.EX_CANTCREAT, str(error))
-        if self.directory is not None:
-            self.directory.start()
-        self.queue_time.start(self.spool.kept_time, make_schedule(self._config).longest)
-        if self._usage is not None:
-            self._usage.start()
-        self.relay.startService()
-        super().startService()
-        self.watching.start()
         try:
             self.control.startService()
         except SocketError as error:
+            # Its threads would keep the process alive.
+            self.spool.stop()
             self._fail(os.EX_OSERR, f"control.socket: {error}")
+        self.directory.start()
+        self.queue_time.start(self.spool.kept_time, make_schedule(self.config).longest)
+        self._usage.start()
+        self.relay.startService()
+        super().startService()
+        self.watching.start()
         globalLogPublisher.addObserver(self._exhaustion)
-        for warning in self._config.warnings:
+        for warning in self.config.warnings:
             _log.warn("configuration_warning", warning=warning)
         _log.info(
             "start",
@@ -223,33 +260,45 @@ class Mta(MultiService):
             listen=[one.facts() for one in self._listeners],
             health=self.watching.facts(),
         )
-        if self._config.embedded:
-            _log.info("hint", text=_hint(self._config, self._listeners))
+        if self.config.embedded:
+            _log.info("hint", text=hint(self.config, self._listeners))
         self.supervisor.ready()
 
-    def reload(self) -> None:
-        """Take what has changed outside: certificates and their keys. Whatever is wrong there changes nothing."""
-        _log.info("reload")
-        if self._certificates is not None:
-            self._certificates.reload()
+    @property
+    def config(self) -> Config:
+        """What holds now; of what takes a restart, as it was at the start."""
+        return self.reloader.running
+
+    def reload(self) -> Deferred[Reloaded]:
+        """Take what the file says now, and the files that it names. Fires with ConfigError: nothing has changed."""
+        self.supervisor.reloading()
+
+        def tell(result: Any) -> Any:
+            self.supervisor.reloaded()
+            return result
+
+        return self.reloader.reload().addBoth(tell)
+
+    def hang_up(self) -> None:
+        """SIGHUP: the same, and the log says what came of it."""
+        self.reload().addErrback(lambda failure: failure.trap(ConfigError))
 
     async def _stop(self) -> None:
         _log.info("stopping")
         self.supervisor.stopping()
+        self.reloader.stop()
         self.watching.stopping()
         await self._ended(self.control.stop)
-        grace = self._config.timeouts.shutdown
+        grace = self.config.timeouts.shutdown
         # Nothing new comes in, and then nothing new is begun; what is under way has the same time on both sides.
         await self._ended(super().stopService)
         sessions = Deferred.fromCoroutine(self._ended(lambda: self.sessions.shut_down(self._reactor, grace)))
         await self._ended(self.relay.stopService)
         await sessions
         self._users.stop()
-        if self.directory is not None:
-            await self._ended(self.directory.stop)
+        await self._ended(self.directory.stop)
         globalLogPublisher.removeObserver(self._exhaustion)
-        if self._usage is not None:
-            self._usage.stop()
+        self._usage.stop()
         self.queue_time.stop()
         self.spool.stop()
         await self._ended(self.watching.stop)
@@ -293,14 +342,3 @@ class Mta(MultiService):
         pidfile = self._twistd.get("pidfile")
         if pidfile and os.path.exists(pidfile):
             os.unlink(pidfile)
-
-
-def _hint(config: Config, listeners: Sequence[Listener]) -> str:
-    facts, submission = listeners[0].facts(), listeners[1].facts()
-    return (
-        f"No --config: mail for anyone at localhost, from {facts['host']}:{facts['port']}, goes to the Maildirs under"
-        f" {config.server.data_dir}/maildir. Try: swaks --server {facts['host']}:{facts['port']} --to you@localhost;"
-        f" then look there. To send as a user: mtactl users add --file {config.auth.file} you, and swaks --server"
-        f" {submission['host']}:{submission['port']} --tls --auth-user you --from you@localhost --to anybody@localhost."
-        " Next: mtactl config describe, and twistd -n mta --config FILE"
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from auth.gates import Guarded, guesses
+from control.visitor import Visitor as ControlVisitor
 from metrics import watching
 from OpenSSL import SSL
 from receive.whole import ALICE, HELD, SUBMISSION, Session, Whole
@@ -22,7 +24,7 @@ from tls.handshakes import Visitor
 from transports.peer import Peer
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogLevel
+from twisted.logger import ILogObserver, LogLevel, capturedLogs
 
 from mtatwist import describe
 from mtatwist.config import ConfigError
@@ -51,6 +53,20 @@ def reply(*lines: str | bytes, peer: str = STRANGER) -> Callable[[Whole], Any]:
         return int(said.splitlines()[-1][:3])
 
     return observe
+
+
+LOOK = hashlib.sha256(b"look").hexdigest()
+
+
+def known_as(server: Whole) -> tuple[str, str]:
+    """What the role of the one is who has the token "look", and what the log calls them."""
+    visitor = ControlVisitor(server.mta.control._socket.factory)
+    with capturedLogs() as events:
+        welcome = visitor.hello("look")
+    if not welcome:
+        return "", ""
+    (event,) = [event for event in events if event["log_format"] == "control"]
+    return welcome["role"], event["token"]
 
 
 def second_connection(first: str, second: str) -> Callable[[Whole], Any]:
@@ -508,6 +524,24 @@ EFFECTS: dict[str, Effect | str] = {
         lambda server: [port for port, *_ in server.reactor.tcpServers], {'"tcp:8080"': [2525, 8080], "": [2525]}
     ),
     "health.queue_limit": Effect(watching.ready_with_three, {"1": 503, "5": 200}, watching.SETTINGS),
+    "control.socket": "tests/integration/test_control.py::test_the_socket_is_where_and_whose_it_is_said_to_be",
+    "control.mode": "tests/integration/test_control.py::test_the_socket_is_where_and_whose_it_is_said_to_be",
+    "control.group": "tests/integration/test_control.py::test_the_socket_is_where_and_whose_it_is_said_to_be",
+    "control.token.name": Effect(
+        known_as,
+        {'"eye"': ("read", "eye"), '"ear"': ("read", "ear")},
+        {"control.token.sha256": f'"{LOOK}"'},
+    ),
+    "control.token.role": Effect(
+        known_as,
+        {'"read"': ("read", "eye"), '"admin"': ("admin", "eye")},
+        {"control.token.name": '"eye"', "control.token.sha256": f'"{LOOK}"'},
+    ),
+    "control.token.sha256": Effect(
+        known_as,
+        {f'"{LOOK}"': ("read", "eye"), f'"{"0" * 64}"': ("", "")},
+        {"control.token.name": '"eye"'},
+    ),
     "spool.minimum_free": Effect(reply(ENVELOPE[0]), {'"1MiB"': 250, '"900000TiB"': 452}),
     "spool.ballast": "tests/integration/test_disk_faults.py::test_a_full_disk_drains_on_its_ballast",
     "auth.backend": "tests/integration/test_login_faults.py::test_each_backend_lets_its_own_users_in",

@@ -11,7 +11,7 @@ from mtatwist.schema import Config
 from mtatwist.schema.directory_checks import check_directory
 from mtatwist.schema.pair_checks import check_pair
 from mtatwist.schema.route_checks import check_mailboxes, check_routes
-from mtatwist.schema.watching_checks import check_health, check_metrics
+from mtatwist.schema.watching_checks import check_control, check_health, check_metrics
 from mtatwist.schema.who_checks import check_devices, check_networks, check_recipients
 from mtatwist.values.names import parse_next_hop, show_host_port
 from mtatwist.values.numbers import show_duration
@@ -170,6 +170,7 @@ CHECKS: Sequence[Callable[[Config, Report], None]] = (
     _check_dns,
     check_metrics,
     check_health,
+    check_control,
     _check_lockout,
     check_directory,
 )

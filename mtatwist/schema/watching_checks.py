@@ -1,4 +1,4 @@
-"""Checks of [metrics] and [health]: what would let a key out, or can't be sent."""
+"""Checks of [control], [metrics] and [health]: what would let a key out, can't be sent, or lets nobody in."""
 
 from __future__ import annotations
 
@@ -68,3 +68,21 @@ def check_health(config: Config, report: Report) -> None:
     for index, listen in enumerate(config.listen):
         if listen.endpoint == config.health.endpoint:
             report.problem("health.endpoint", f"listen[{index}] has the same endpoint: write another one")
+
+
+def check_control(config: Config, report: Report) -> None:
+    """A mode that goes with the group, and tokens that can be told apart."""
+    control = config.control
+    if report.good("control.mode", "control.group"):
+        if control.mode == "0660" and control.group is None:
+            report.problem("control.mode", '"0660" is for the members of a group: write control.group, too, or "0600"')
+        if control.mode == "0600" and control.group is not None:
+            report.warnings.append('control.group has no effect with the mode "0600": write control.mode = "0660"')
+    for key in ("name", "sha256"):
+        seen: dict[str, int] = {}
+        for index, token in enumerate(control.tokens):
+            path = f"control.token[{index}].{key}"
+            if report.good(path):
+                first = seen.setdefault(getattr(token, key), index)
+                if first != index:
+                    report.problem(path, f"control.token[{first}] has the same one: give each its own")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import grp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import maybeDeferred
@@ -14,19 +14,26 @@ from mtatwist.control.commands import ControlCommand
 from mtatwist.control.server import ControlFactory, Responder
 from mtatwist.control.socket import ControlSocket
 from mtatwist.control.system import SystemVerbs
+from mtatwist.wiring.queue import Queue, make_queue_verbs
 
 if TYPE_CHECKING:
-    from mtatwist.tap import Mta
+    from mtatwist.metrics.instruments import Instruments
+
+
+class Server(Queue, Protocol):
+    """What the verbs need of the whole server, as it is now: parts are replaced when the configuration is."""
+
+    metrics: Instruments
 
 
 class Control(Service):
     """Answers mtactl from when mail flows until the server stops."""
 
-    def __init__(self, config: Config, reactor: Any, mta: Mta) -> None:
+    def __init__(self, config: Config, reactor: Any, mta: Server) -> None:
         """Raises ConfigError: there is no such group."""
         settings = config.control
         callers = make_callers(config)
-        self._factory = ControlFactory(make_responders(mta), callers, clock=reactor, metrics=mta.metrics)
+        self._factory = ControlFactory(make_responders(mta, reactor), callers, clock=reactor, metrics=mta.metrics)
         self._socket = ControlSocket(
             reactor, settings.socket, self._factory, mode=int(settings.mode, 8), group=_group(config)
         )
@@ -63,7 +70,14 @@ def _group(config: Config) -> int | None:
         raise ConfigError([Problem(config.source or "", "control.group", reason)]) from None
 
 
-def make_responders(mta: Mta) -> dict[type[ControlCommand], Responder]:
+class Verbs(Protocol):
+    """A family of verbs."""
+
+    def responders(self) -> dict[type[ControlCommand], Responder]:
+        """What is done for each command."""
+
+
+def make_responders(mta: Server, reactor: Any) -> dict[type[ControlCommand], Responder]:
     """What is done for each command."""
-    families = (SystemVerbs(),)
+    families: tuple[Verbs, ...] = (SystemVerbs(), make_queue_verbs(mta, reactor))
     return {command: responder for family in families for command, responder in family.responders().items()}
