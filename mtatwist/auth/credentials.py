@@ -83,6 +83,14 @@ class WrongPassword(UnauthorizedLogin):
         self.account = account
 
 
+class ITryingChecker(ICredentialsChecker):
+    """Knows more than whoever is asked behind it, or remembers what that has said."""
+
+    def try_out(login: ILogin) -> Any:
+        """As requestAvatarId(), but it only tells how it is now: nothing that is remembered counts, and nothing is
+        remembered."""
+
+
 class INamingChecker(ICredentialsChecker):
     """Knows whose name it is before it looks at the password."""
 

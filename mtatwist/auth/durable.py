@@ -76,10 +76,10 @@ class DurableLockout:
         # The store has said what was wrong, and the changes are tried again with the next ones.
         Deferred.fromCoroutine(self.save()).addErrback(lambda failure: failure.trap(AuthUnavailable))
 
-    async def locks(self) -> Sequence[Lock]:
-        """Those that have not ended. Raises AuthUnavailable."""
+    async def locks(self, *, user: str, limit: int | None, after: Lock | None) -> Sequence[Lock]:
+        """Those that have not ended: see Lockout.locks(). Raises AuthUnavailable."""
         await self.restore()
-        return self._lockout.locks(self._now())
+        return self._lockout.locks(self._now(), user=user, limit=limit, after=after)
 
     async def unlock(self, name: str, address: str) -> Sequence[Lock]:
         """End the locks of a counted name, of an address, or with both of that pair: the locks there were. Raises

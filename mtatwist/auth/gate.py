@@ -16,12 +16,19 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mtatwist.auth.client import Client, client, counted_name
-from mtatwist.auth.credentials import AuthUnavailable, IHopelessLogin, ILogin, INamingChecker, WrongPassword
+from mtatwist.auth.credentials import (
+    AuthUnavailable,
+    IHopelessLogin,
+    ILogin,
+    INamingChecker,
+    ITryingChecker,
+    WrongPassword,
+)
 from mtatwist.auth.durable import DurableLockout
 from mtatwist.auth.guess import SAME_AS_BEFORE, WRONG, Guess, LockedOut, Repeated
 from mtatwist.auth.lockout import Kind, Lock, Lockout
 from mtatwist.auth.names import Names
-from mtatwist.auth.pace import Pace
+from mtatwist.auth.pace import LONGEST, Pace
 from mtatwist.auth.repeats import Repeats
 from mtatwist.auth.tally import Subject
 from mtatwist.auth.turns import Turns
@@ -217,12 +224,16 @@ class Gate:
                 # The address has been counted under the other name.
                 await self._turn(guess, owner, _subjects(owner)[:2])
 
+        if INamingChecker.providedBy(self._checker):
+            answer = maybeDeferred(self._checker.check, login, named)
+        else:
+            answer = maybeDeferred(self._checker.requestAvatarId, login)
+        return await self._in_time(answer, login, max(guess.deadline - self._clock.seconds(), 0))
+
+    async def _in_time(self, answer: Deferred[Any], login: Any, seconds: float) -> Any:
+        """The checker's answer, or AuthUnavailable for everything that is none."""
         try:
-            if INamingChecker.providedBy(self._checker):
-                answer = maybeDeferred(self._checker.check, login, named)
-            else:
-                answer = maybeDeferred(self._checker.requestAvatarId, login)
-            return await answer.addTimeout(max(guess.deadline - self._clock.seconds(), 0), self._clock)
+            return await answer.addTimeout(seconds, self._clock)
         except (AuthUnavailable, UnauthorizedLogin, LoginDenied, LockedOut, Repeated):
             raise
         except Late:
@@ -265,15 +276,28 @@ class Gate:
 
     # For whoever administers the server.
 
-    async def locks(self) -> Sequence[Lock]:
-        """Those that have not ended. Raises AuthUnavailable."""
-        return await self._durable.locks()
+    async def locks(self, *, user: str = "", limit: int | None = None, after: Lock | None = None) -> Sequence[Lock]:
+        """Those that have not ended: see Lockout.locks(). Raises AuthUnavailable."""
+        return await self._durable.locks(user=self._counted(user), limit=limit, after=after)
 
     async def unlock(self, user: str = "", address: str = "") -> Sequence[Lock]:
         """End the locks of a user, of an address, or with both of that pair, and forget what was counted: the locks
         there were. Raises AuthUnavailable."""
         self._repeats.clear()
-        return await self._durable.unlock(self._names.account(counted_name(user)) if user else "", address)
+        return await self._durable.unlock(self._counted(user), address)
+
+    async def try_out(self, login: ILogin) -> Any:
+        """What the checker gives, whatever is locked; it counts for nothing, and goes into no log.
+
+        Raises UnauthorizedLogin or LoginDenied; AuthUnavailable for everything else that is no avatar.
+        """
+        checker = self._checker
+        try_out = checker.try_out if ITryingChecker.providedBy(checker) else checker.requestAvatarId
+        return await self._in_time(maybeDeferred(try_out, login), login, LONGEST)
+
+    def _counted(self, user: str) -> str:
+        """As locks have it."""
+        return self._names.account(counted_name(user)) if user else ""
 
 
 def _subjects(who: Client) -> tuple[Subject, ...]:

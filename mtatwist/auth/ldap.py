@@ -15,7 +15,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mtatwist.auth.credentials import AuthUnavailable, ILogin, INamingChecker, Login, WrongPassword
+from mtatwist.auth.credentials import (
+    AuthUnavailable,
+    ILogin,
+    INamingChecker,
+    ITryingChecker,
+    Login,
+    WrongPassword,
+)
 from mtatwist.auth.prepare import NAME_LIMIT, PASSWORD_LIMIT, Unprepared, prepare_name
 from mtatwist.auth.user_file import address
 from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
@@ -47,7 +54,7 @@ _TESTED = re.compile(r"\(\s*([A-Za-z][A-Za-z0-9;.-]*)\s*~?=[^()]*\{user\}")
 _PLACE = re.compile(r"\{(user|dn)\}")
 
 
-@implementer(INamingChecker)
+@implementer(INamingChecker, ITryingChecker)
 class LdapChecker:
     """Finds the user with the service account, then binds as the user; docs/ldap.rst describes it."""
 
@@ -83,6 +90,22 @@ class LdapChecker:
     def check(self, login: Login, named: Callable[[str], Awaitable[None]]) -> Deferred[Account]:  # type: ignore[override]
         """See INamingChecker: the user is found before the bind."""
         return Deferred.fromCoroutine(self._judge(login, named))
+
+    def try_out(self, login: Login) -> Deferred[Account]:  # type: ignore[override]
+        """See ITryingChecker: only the directory is asked, and what is wrong with it is said."""
+        return Deferred.fromCoroutine(self._try_out(login))
+
+    async def _try_out(self, login: Login) -> Account:
+        try:
+            return await self._in_time(self._found_and_proven(login), self._seconds)
+        except DirectoryTrouble as trouble:
+            raise AuthUnavailable(str(trouble)) from None
+        except Late:
+            raise AuthUnavailable("the directory took too long") from None
+
+    async def _found_and_proven(self, login: Login) -> Account:
+        entry, name = await self._find(login)
+        return await self._prove(login, entry, name)
 
     def stop(self) -> None:
         """End the threads that hash passwords."""
@@ -128,13 +151,13 @@ class LdapChecker:
             _log.error("user_ambiguous", session=login.session, user=login.user, entries=[one.dn for one in entries])
         if len(entries) != 1:
             self._forget(login)
-            raise UnauthorizedLogin
+            raise UnauthorizedLogin("several entries have that name" if entries else "nobody has that name")
         (entry,) = entries
         closed = _closed(entry)
         if closed:
             _log.info("user_closed", session=login.session, user=login.user, why=closed)
             self._forget(login)
-            raise UnauthorizedLogin
+            raise UnauthorizedLogin(f"the account is {closed}")
         name = self._name(entry)
         # What a user gives is prepared already, and that takes time.
         return entry, login.user if name.lower() in (login.user, "") else _prepared(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from heapq import nsmallest
 from typing import NamedTuple
 
 from mtatwist.auth.client import NOWHERE, Client, fingerprint
@@ -118,15 +119,19 @@ class Lockout:
         # Earlier versions may have kept such a network.
         return client.network != NOWHERE and self._known.has(client, now)
 
-    def locks(self, now: float) -> list[Lock]:
-        """Those that have not ended, the first to end first."""
-        found = [
-            Lock(kind, user, address, until)
+    def locks(self, now: float, *, user: str = "", limit: int | None = None, after: Lock | None = None) -> list[Lock]:
+        """Those that have not ended, the first to end first: of one ``user`` alone, no more than ``limit``, and those
+        that come behind ``after``."""
+        least = (now, "", "", "") if after is None or after.until <= now else _in_order(after)
+        found = (
+            lock
             for kind, table in self._tables.items()
-            for (user, address), until in table.locks.items()
-            if until > now
-        ]
-        return sorted(found, key=lambda lock: lock.until)
+            for subject, until in table.locks.items()
+            # There may be very many.
+            if until >= least[0] and (not user or user == subject[0])
+            if _in_order(lock := Lock(kind, *subject, until)) > least and until > now
+        )
+        return sorted(found, key=_in_order) if limit is None else nsmallest(limit, found, key=_in_order)
 
     @property
     def active(self) -> int:
@@ -207,6 +212,10 @@ class Lockout:
     def _table(self, subject: Subject) -> Tallies:
         account, network = subject
         return self._addresses if not account else self._pairs if network else self._accounts
+
+
+def _in_order(lock: Lock) -> tuple[float, str, str, str]:
+    return lock.until, lock.kind.value, lock.user, lock.address
 
 
 def _subjects(client: Client) -> tuple[Subject, Subject, Subject]:

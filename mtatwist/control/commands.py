@@ -242,20 +242,23 @@ class AuthLocks(ControlCommand):
 
 
 class AuthUnlock(ControlCommand):
-    """End the locks of a user, of an address, or of that pair."""
+    """End the locks of a user, of an address, or of that pair. Gives how many that were, and the first of them."""
 
     admin = True
     arguments: ClassVar[Any] = [_text("user"), _text("address")]
-    response: ClassVar[Any] = [(b"unlocked", Json())]
+    response: ClassVar[Any] = [(b"count", amp.Integer()), (b"unlocked", Json())]
 
 
 class AuthTest(ControlCommand):
-    """Would this user be let in, and what as? It counts as no guess, and no lock stands in its way."""
+    """Would this user be let in, and what as? It counts as no guess, and no lock stands in its way.
+
+    ``outcome``: let in, refused or unavailable.
+    """
 
     admin = True
     secrets = frozenset({"password"})
     arguments: ClassVar[Any] = [(b"user", amp.Unicode()), (b"password", amp.Unicode())]
-    response: ClassVar[Any] = [(b"account", Json())]
+    response: ClassVar[Any] = [(b"outcome", amp.Unicode()), (b"account", Json())]
 
 
 # The server.

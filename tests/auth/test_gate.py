@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from mtatwist.auth import gate
 from mtatwist.auth.credentials import AuthUnavailable, HopelessLogin, INamingChecker, Login, WrongPassword
+from mtatwist.auth.lockout import Lock
 from mtatwist.auth.pace import LONGEST_DELAY
 from mtatwist.auth.repeats import REPEATED_SECONDS
 from mtatwist.store.trouble import StoreBroken
@@ -735,6 +736,50 @@ def test_locks_are_listed_and_ended(rig: Rig) -> None:
     rig.restart()
     assert rig.log_in() == "alice"
     assert not rig.asks(user="bob")
+
+
+def test_locks_are_listed_by_the_page_and_of_one_user(rig: Rig) -> None:
+    for number in range(5):
+        rig.guess(*guesses(5), user=f"user{number}")
+
+    def listed(**settings: Any) -> list[Lock]:
+        (locks,) = outcome(Deferred.fromCoroutine(rig.gate.locks(**settings)))
+        return list(locks)
+
+    every = listed()
+    assert len(every) == 5
+    assert listed(limit=2) == every[:2]
+    assert listed(limit=2, after=every[1]) == every[2:4]
+    assert listed(limit=2, after=every[3]) == every[4:]
+    assert listed(after=every[4]) == []
+    assert [lock.user for lock in listed(user="User3")] == ["user3"]
+    rig.clock.advance(1800)
+    assert listed(after=every[1]) == []
+
+
+def test_a_login_can_be_tried_behind_every_lock_and_counts_for_nothing(rig: Rig) -> None:
+    rig.guess(*guesses(5))
+    rig.checker.asked.clear()
+
+    def tried(secret: str) -> Any:
+        return rig.wait(outcome(Deferred.fromCoroutine(rig.gate.try_out(Login("alice", secret)))))
+
+    kept = rig.store.rows("lockout")
+    for number in range(20):
+        assert tried(f"wrong{number}") == "UnauthorizedLogin"
+    assert tried(RIGHT) == "alice"
+    assert len(rig.checker.asked) == 21
+    assert rig.store.rows("lockout") == kept
+    assert not rig.asks(), "the lock is still there"
+
+
+@pytest.mark.parametrize("trouble", [AuthUnavailable("away"), ValueError("bug")])
+def test_a_login_that_is_tried_in_trouble(rig: Rig, trouble: Exception) -> None:
+    def answer(login: Login) -> Any:
+        raise trouble
+
+    rig.checker.answer = answer
+    assert rig.wait(outcome(Deferred.fromCoroutine(rig.gate.try_out(Login("alice", RIGHT))))) == "AuthUnavailable"
 
 
 def test_an_address_is_unlocked_by_any_of_its_forms(rig: Rig) -> None:

@@ -106,6 +106,44 @@ def test_nobody_and_several(found: list[Entry]) -> None:
     assert [event["log_format"] for event in events] == ["user_ambiguous"] * (len(found) > 1)
 
 
+class Memory:
+    """See OfflineCache: it must not be asked, nor told, about a login that is only tried."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+
+    def forget(self, user: str) -> None:
+        self.forgotten.append(user)
+
+
+def test_a_login_that_is_tried_is_asked_of_the_directory_alone() -> None:
+    memory: Any = Memory()
+
+    def tried(directory: Any) -> Any:
+        results: list[Any] = []
+        checker(directory, offline=memory).try_out(Login("alice", "secret")).addBoth(results.append)
+        (result,) = results
+        return (result.type, str(result.value)) if isinstance(result, Failure) else result
+
+    assert tried(FakeDirectory([entry()])) == Account("alice", frozenset({MAIL}))
+    assert tried(FakeDirectory([entry()], right=False)) == (WrongPassword, "wrong password")
+    assert memory.forgotten == []
+    assert tried(FakeDirectory([])) == (UnauthorizedLogin, "nobody has that name")
+    both = [entry(), entry("uid=alice,ou=other")]
+    assert tried(FakeDirectory(both)) == (UnauthorizedLogin, "several entries have that name")
+    disabled = entry(useraccountcontrol=("514",))
+    assert tried(FakeDirectory([disabled])) == (UnauthorizedLogin, "the account is disabled")
+    assert memory.forgotten == ["alice"] * 3, "that much is certain"
+    assert tried(FakeDirectory(DirectoryTrouble("ldap://a: refused"))) == (AuthUnavailable, "ldap://a: refused")
+
+
+def test_a_login_that_is_tried_has_its_time() -> None:
+    asked, results = checker(FakeDirectory(Deferred())), []
+    asked.try_out(Login("alice", "secret")).addBoth(results.append)
+    asked._clock.advance(9)  # type: ignore[attr-defined]
+    assert str(results[0].value) == "the directory took too long"
+
+
 def test_wrong_password() -> None:
     assert login(FakeDirectory([entry()], right=False)) is WrongPassword
 
