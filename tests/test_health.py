@@ -353,6 +353,6 @@ def test_prometheus_reads_the_metrics(server: Whole) -> None:
     answer = ask(health(server), "/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     found = {metric.name: metric for metric in text_string_to_metric_families(answer.body.decode())}
-    (sample,) = found["mtatwist_messages_accepted"].samples
-    assert (sample.name, sample.value) == ("mtatwist_messages_accepted_total", 1)
+    samples = {sample.labels["mtatwist_outcome"]: sample for sample in found["mtatwist_smtp_messages"].samples}
+    assert (samples["accepted"].name, samples["accepted"].value) == ("mtatwist_smtp_messages_total", 1)
     assert found["process_memory_usage_bytes"].samples[0].value > 0

@@ -14,8 +14,9 @@ from auth.test_offline import Rig as Remembering
 from directory.played import Rig as DirectoryRig
 from hypothesis import given
 from hypothesis import strategies as st
-from metrics import watching
+from metrics import outcomes, watching
 from OpenSSL import SSL
+from receive.test_expansion import door_of
 from receive.whole import ALICE, SUBMISSION, Whole
 from recipients.rig import FakeDirectory
 from recipients.rig import Rig as Resolving
@@ -31,7 +32,9 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mtatwist.directory.connection import OperationRefused, ServerFailed, ServerSilent, ServerUntrusted
-from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
+from mtatwist.envelope import Recipient
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.metrics.instruments.kinds import Counter, Gauge, Histogram
 from mtatwist.recipients.files import WatchedTable
 from mtatwist.recipients.tables import parse_recipients
 from mtatwist.smtp.address import Address
@@ -39,7 +42,6 @@ from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.writer import HELD_LIMIT, Held
 from mtatwist.store.writer import Writer
 from mtatwist.transaction import Session, Transaction
-from mtatwist.validators.chain import Chain
 from mtatwist.validators.device import Device
 
 
@@ -141,14 +143,14 @@ def device_refused(server: Whole) -> Instruments:
     return server.metrics
 
 
-def validator_crashes(server: Whole) -> Instruments:
-    class Crash:
-        name = "crash"
+def recipient_crashes(server: Whole) -> Instruments:
+    async def crash(recipient: Recipient) -> Any:
+        raise RuntimeError("a secret")
 
-        def mail(self, transaction: Any) -> None:
-            raise RuntimeError("a secret")
-
-    Chain([Crash()], server.metrics).mail(None)  # type: ignore[list-item, arg-type]
+    client = server.connect()
+    client.begin("a@here.test")
+    object.__setattr__(door_of(client), "resolve", crash)
+    client.say("RCPT TO:<b@here.test>")
     return server.metrics
 
 
@@ -177,6 +179,19 @@ def handshake_fails(server: Whole) -> Instruments:
     server.connect().send()
     server.next_hop(Peer(say, extensions=("STARTTLS",)))
     return server.metrics
+
+
+def secured(version: str) -> Callable[[Whole], Instruments]:
+    """The next hop offers TLS, and speaks this version of it."""
+
+    def scenario(server: Whole) -> Instruments:
+        server.connect().send()
+        peer = Peer(extensions=("STARTTLS",))
+        peer.tls_version = version
+        server.next_hop(peer)
+        return server.metrics
+
+    return scenario
 
 
 def down(server: Whole) -> Instruments:
@@ -237,7 +252,7 @@ def tls(newest: int, *, then: float = 0.0, hangs_up: bool = False) -> Callable[[
         client.protocol.canStartTLS = True
         client.protocol.ctx = certificate(server).watch.server
         client.say("EHLO client.test", "STARTTLS")
-        assert server.metrics.tls_sessions.value == 0
+        assert turned_to_tls(server.metrics) == 0
         factory = Factory()
         factory.buildProtocol = lambda addr: client.protocol  # type: ignore[method-assign]
         visitor = Visitor(TLSMemoryBIOFactory(client.protocol.ctx, False, factory, server.reactor), newest=newest)
@@ -247,10 +262,14 @@ def tls(newest: int, *, then: float = 0.0, hangs_up: bool = False) -> Callable[[
             server.pass_time(then)
         else:
             visitor.shake_hands()
-            assert server.metrics.tls_sessions.value == 1
+            assert turned_to_tls(server.metrics) == 1
         return server.metrics
 
     return scenario
+
+
+def turned_to_tls(metrics: Instruments) -> float:
+    return metrics.tls_sessions_12.value + metrics.tls_sessions_13.value
 
 
 def certificate(server: Whole) -> Watched:
@@ -372,7 +391,7 @@ def dns(*lookups: str, zone: Any = None, later: float = 0) -> Callable[[Whole], 
 
 AS_ALICE = (ALICE, "MAIL FROM:<alice@example.org>", "RCPT TO:<you@away.test>")
 LIMITED = {**SUBMISSION, "submission.messages": '["1/h"]'}
-FOR_USERS = ("mtatwist.auth.", "mtatwist.submission.")
+FOR_USERS = ("mtatwist.auth.", "mtatwist.submission.", "mtatwist.server.exceptions{mtatwist.component=auth}")
 
 
 def directory(failure: Exception | None = None, requests: int = 1) -> Callable[[Whole], Instruments]:
@@ -404,99 +423,99 @@ def remembered(server: Whole) -> Instruments:
 
 
 SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
-    "mtatwist.smtp.sessions": session,
-    "mtatwist.smtp.sessions.open": session,
-    "mtatwist.smtp.sessions.refused": refused_session,
+    "mtatwist.smtp.sessions{mtatwist.outcome=accepted}": session,
+    "mtatwist.smtp.session.active": session,
+    "mtatwist.smtp.sessions{mtatwist.outcome=refused}": refused_session,
     "mtatwist.smtp.timeouts": timeout,
-    "mtatwist.smtp.replies.2xx": say("NOOP"),
-    "mtatwist.smtp.replies.4xx": store_fails,
-    "mtatwist.smtp.replies.5xx": say("NONSENSE"),
-    "mtatwist.tls.sessions": tls(0),
-    "mtatwist.tls.sessions.tls12": tls(SSL.TLS1_2_VERSION),
-    "mtatwist.tls.sessions.tls13": tls(SSL.TLS1_3_VERSION),
-    "mtatwist.tls.handshakes.failed": tls(0, hangs_up=True),
-    "mtatwist.tls.handshakes.slow": tls(0, then=31),
-    "mtatwist.tls.certificate.days_left": days_left,
-    "mtatwist.tls.certificate.reloads": certificate_renewed,
-    "mtatwist.tls.certificate.reloads.failed": certificate_broken,
-    "mtatwist.tls.certificate.errors": certificate_watch_fails,
-    "mtatwist.auth.succeeded": login(ALICE),
-    "mtatwist.auth.refused": login("AUTH PLAIN AGFsaWNlAHdyb25n"),
-    "mtatwist.auth.unavailable": login(ALICE, checker="unavailable"),
-    "mtatwist.auth.aborted": login("AUTH LOGIN", "*"),
-    "mtatwist.auth.crashes": login(ALICE, checker="crashes"),
+    "mtatwist.smtp.replies{mtatwist.reply.class=2xx}": say("NOOP"),
+    "mtatwist.smtp.replies{mtatwist.reply.class=3xx}": accepted,
+    "mtatwist.smtp.replies{mtatwist.reply.class=4xx}": store_fails,
+    "mtatwist.smtp.replies{mtatwist.reply.class=5xx}": say("NONSENSE"),
+    "mtatwist.tls.sessions{tls.protocol.version=1.2}": tls(SSL.TLS1_2_VERSION),
+    "mtatwist.tls.sessions{tls.protocol.version=1.3}": tls(SSL.TLS1_3_VERSION),
+    "mtatwist.tls.handshake.failures{error.type=failed}": tls(0, hangs_up=True),
+    "mtatwist.tls.handshake.failures{error.type=timeout}": tls(0, then=31),
+    "mtatwist.tls.certificate.remaining": days_left,
+    "mtatwist.tls.certificate.reloads{mtatwist.outcome=succeeded}": certificate_renewed,
+    "mtatwist.tls.certificate.reloads{mtatwist.outcome=failed}": certificate_broken,
+    "mtatwist.server.exceptions{mtatwist.component=tls}": certificate_watch_fails,
+    "mtatwist.auth.logins{mtatwist.outcome=succeeded}": login(ALICE),
+    "mtatwist.auth.logins{mtatwist.outcome=refused}": login("AUTH PLAIN AGFsaWNlAHdyb25n"),
+    "mtatwist.auth.logins{mtatwist.outcome=unavailable}": login(ALICE, checker="unavailable"),
+    "mtatwist.auth.logins{mtatwist.outcome=aborted}": login("AUTH LOGIN", "*"),
+    "mtatwist.server.exceptions{mtatwist.component=auth}": login(ALICE, checker="crashes"),
     "mtatwist.auth.lockout.failures": lockout(guessed),
-    "mtatwist.auth.lockout.locks.account": lockout(guessed),
-    "mtatwist.auth.lockout.locks.pair": lockout(guessed_where_known),
-    "mtatwist.auth.lockout.locks.address": lockout(guessed_everybody),
-    "mtatwist.auth.lockout.locks.active": lockout(guessed),
-    "mtatwist.auth.lockout.refused": lockout(guessed_on),
-    "mtatwist.submission.send_as.refused": login(ALICE, "MAIL FROM:<bob@example.org>"),
+    "mtatwist.auth.lockout.locks{mtatwist.lock.kind=account}": lockout(guessed),
+    "mtatwist.auth.lockout.locks{mtatwist.lock.kind=pair}": lockout(guessed_where_known),
+    "mtatwist.auth.lockout.locks{mtatwist.lock.kind=address}": lockout(guessed_everybody),
+    "mtatwist.auth.lockout.lock.active": lockout(guessed),
+    "mtatwist.auth.lockout.refusals": lockout(guessed_on),
+    "mtatwist.submission.send_as.refusals": login(ALICE, "MAIL FROM:<bob@example.org>"),
     "mtatwist.submission.from.mismatches": login(*AS_ALICE, "DATA", "From: bob@example.org", "", "."),
-    "mtatwist.submission.limited": login(*AS_ALICE, "DATA", ".", AS_ALICE[1]),
-    "mtatwist.submission.limits.near": login(*AS_ALICE, "DATA", "."),
-    "mtatwist.submission.fields.added": login(*AS_ALICE, "DATA", "."),
-    "mtatwist.messages.accepted": accepted,
-    "mtatwist.messages.accepted.bytes": accepted,
-    "mtatwist.messages.refused": refused,
-    "mtatwist.messages.postponed": store_fails,
-    "mtatwist.messages.accept.duration": accepted,
-    "mtatwist.validators.crashes": validator_crashes,
-    "mtatwist.recipients.unknown": recipients("eve@here.test", listed="ann"),
-    "mtatwist.recipients.unchecked": recipients("ann@here.test", away=True),
-    "mtatwist.recipients.expanded": recipients("sales@here.test", aliases="sales: ann"),
-    "mtatwist.recipients.aliases.unusable": recipients("a@here.test", aliases="a: b\nb: a"),
-    "mtatwist.recipients.files.refused": recipients_spoilt,
-    "mtatwist.devices.refused": device_refused,
+    "mtatwist.submission.limit.refusals": login(*AS_ALICE, "DATA", ".", AS_ALICE[1]),
+    "mtatwist.submission.limit.warnings": login(*AS_ALICE, "DATA", "."),
+    "mtatwist.submission.field.additions": login(*AS_ALICE, "DATA", "."),
+    "mtatwist.smtp.messages{mtatwist.outcome=accepted}": accepted,
+    "mtatwist.smtp.message.size": accepted,
+    "mtatwist.smtp.messages{mtatwist.outcome=refused}": refused,
+    "mtatwist.smtp.messages{mtatwist.outcome=postponed}": store_fails,
+    "mtatwist.smtp.accept.duration": accepted,
+    "mtatwist.server.exceptions{mtatwist.component=recipients}": recipient_crashes,
+    "mtatwist.recipient.refusals{mtatwist.reason=unknown}": recipients("eve@here.test", listed="ann"),
+    "mtatwist.recipient.refusals{mtatwist.reason=unchecked}": recipients("ann@here.test", away=True),
+    "mtatwist.recipient.expansions": recipients("sales@here.test", aliases="sales: ann"),
+    "mtatwist.recipient.refusals{mtatwist.reason=alias}": recipients("a@here.test", aliases="a: b\nb: a"),
+    "mtatwist.recipient.file.failures": recipients_spoilt,
+    "mtatwist.device.refusals": device_refused,
     "mtatwist.spool.groups": group(fails=False),
     "mtatwist.spool.group.size": group(fails=False),
-    "mtatwist.spool.errors": group(fails=True),
-    "mtatwist.spool.trouble.full": group(fails=apsw.FullError("database or disk is full")),
-    "mtatwist.spool.trouble.io": group(fails=apsw.IOError("disk I/O error")),
-    "mtatwist.spool.trouble.corrupt": group(fails=apsw.CorruptError("database disk image is malformed")),
+    "mtatwist.spool.job.failures": group(fails=True),
+    "mtatwist.spool.faults{error.type=full}": group(fails=apsw.FullError("database or disk is full")),
+    "mtatwist.spool.faults{error.type=io}": group(fails=apsw.IOError("disk I/O error")),
+    "mtatwist.spool.faults{error.type=corrupt}": group(fails=apsw.CorruptError("database disk image is malformed")),
     "mtatwist.spool.recoveries": group(fails=apsw.IOError("disk I/O error")),
-    "mtatwist.spool.ballast.given_back": ballast,
-    "mtatwist.spool.memory_short": memory_short,
+    "mtatwist.spool.ballast.releases": ballast,
+    "mtatwist.spool.memory.shortages": memory_short,
     "mtatwist.clock.jumps": clock_set,
-    "mtatwist.descriptors.exhausted": no_descriptor_left,
-    "mtatwist.relay.delivered": next_hop(lambda command: None),
-    "mtatwist.relay.deferred": next_hop(lambda command: "450 4.2.1 busy" if command[:4] == "RCPT" else None),
-    "mtatwist.relay.failed": next_hop(lambda command: "550 5.1.1 gone" if command[:4] == "RCPT" else None),
-    "mtatwist.relay.expired": expired,
-    "mtatwist.relay.reports": expired,
-    "mtatwist.relay.reports.failed": expired,
-    "mtatwist.relay.reports.delayed": late,
-    "mtatwist.relay.reports.succeeded": asked_to_tell(
+    "mtatwist.descriptor.shortages": no_descriptor_left,
+    "mtatwist.relay.reports{mtatwist.report.kind=failed}": expired,
+    "mtatwist.relay.reports{mtatwist.report.kind=delayed}": late,
+    "mtatwist.relay.reports{mtatwist.report.kind=succeeded}": asked_to_tell(
         "MAIL FROM:<me@away.test>", "RCPT TO:<you@here.test> NOTIFY=SUCCESS", lambda command: None
     ),
-    "mtatwist.relay.reports.dropped": asked_to_tell(
+    "mtatwist.relay.report.failures": asked_to_tell(
         "MAIL FROM:<>", "RCPT TO:<you@here.test>", lambda command: "550 5.1.1 no" if command[:4] == "RCPT" else None
     ),
-    "mtatwist.relay.in_flight": accepted,
+    "mtatwist.queue.recipient.count{mtatwist.state=active}": accepted,
     "mtatwist.relay.connections": accepted,
-    "mtatwist.relay.connect.failures": down,
-    "mtatwist.relay.destinations.down": down,
-    "mtatwist.relay.delivery.duration": next_hop(lambda command: None),
-    "mtatwist.relay.uncertain": next_hop(lambda command: "vanish" if command == "." else None),
+    "mtatwist.relay.connection.failures": down,
+    "mtatwist.relay.destination.down": down,
+    "mtatwist.relay.connection.count{mtatwist.state=used}": accepted,
+    "mtatwist.relay.connection.count{mtatwist.state=idle}": next_hop(lambda command: None),
+    "mtatwist.relay.tls.sessions{tls.protocol.version=1.2}": secured("TLSv1.2"),
+    "mtatwist.relay.tls.sessions{tls.protocol.version=1.3}": secured("TLSv1.3"),
+    "mtatwist.relay.delivery.repeats": next_hop(lambda command: "vanish" if command == "." else None),
     "mtatwist.relay.conversions": converted,
     "mtatwist.relay.tls.fallbacks": handshake_fails,
-    "mtatwist.relay.errors": scan_fails,
-    "mtatwist.directory.search.duration": directory(),
-    "mtatwist.directory.bind.duration": directory(),
-    "mtatwist.directory.failures.unreachable": directory(ServerFailed("x")),
-    "mtatwist.directory.failures.slow": directory(ServerSilent("x")),
-    "mtatwist.directory.failures.untrusted": directory(ServerUntrusted("x")),
-    "mtatwist.directory.failures.refused": directory(OperationRefused("x")),
-    "mtatwist.directory.failures.busy": directory(requests=2),
-    "mtatwist.directory.servers.down": directory(ServerFailed("x")),
-    "mtatwist.auth.offline": remembered,
-    "mtatwist.dns.lookups.answered": dns("a.test"),
-    "mtatwist.dns.lookups.absent": dns("b.test"),
-    "mtatwist.dns.lookups.failed": dns("a.test", zone=silent),
+    "mtatwist.server.exceptions{mtatwist.component=relay}": scan_fails,
+    "mtatwist.directory.operation.duration{mtatwist.operation=search}": directory(),
+    "mtatwist.directory.operation.duration{mtatwist.operation=bind}": directory(),
+    "mtatwist.directory.failures{error.type=unreachable}": directory(ServerFailed("x")),
+    "mtatwist.directory.failures{error.type=timeout}": directory(ServerSilent("x")),
+    "mtatwist.directory.failures{error.type=untrusted}": directory(ServerUntrusted("x")),
+    "mtatwist.directory.failures{error.type=refused}": directory(OperationRefused("x")),
+    "mtatwist.directory.failures{error.type=busy}": directory(requests=2),
+    "mtatwist.directory.server.down": directory(ServerFailed("x")),
+    "mtatwist.auth.offline.logins": remembered,
+    "mtatwist.dns.lookups{mtatwist.outcome=answered}": dns("a.test"),
+    "mtatwist.dns.lookups{mtatwist.outcome=absent}": dns("b.test"),
+    "mtatwist.dns.lookups{mtatwist.outcome=failed}": dns("a.test", zone=silent),
+    "mtatwist.dns.lookup.duration": dns("a.test"),
     "mtatwist.dns.cache.hits": dns("a.test", "a.test"),
-    "mtatwist.dns.cache.entries": dns("a.test"),
-    "mtatwist.dns.stale": dns("a.test", "a.test", later=301),
+    "mtatwist.dns.cache.entry.count": dns("a.test"),
+    "mtatwist.dns.cache.stale_answers": dns("a.test", "a.test", later=301),
     "mtatwist.dns.server.failures": dns("a.test", zone=silent),
+    **outcomes.SCENARIOS,
     **watching.SCENARIOS,
 }
 
@@ -522,11 +541,11 @@ def test_every_instrument_has_a_scenario_and_a_description() -> None:
 
 
 LASTING = (
-    "mtatwist.dns.cache.entries",
-    "mtatwist.relay.destinations.down",
-    "mtatwist.tls.certificate.days_left",
-    "mtatwist.directory.servers.down",
-    "mtatwist.auth.lockout.locks.active",
+    "mtatwist.dns.cache.entry.count",
+    "mtatwist.relay.destination.down",
+    "mtatwist.tls.certificate.remaining",
+    "mtatwist.directory.server.down",
+    "mtatwist.auth.lockout.lock.active",
 )
 """Gauges that say nothing about mail that is on its way."""
 

@@ -18,7 +18,8 @@ from mtatwist.directory.workers import Workers
 from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
 
 if TYPE_CHECKING:
-    from mtatwist.metrics.instruments import Histogram, Instruments
+    from mtatwist.metrics.instruments import Instruments
+    from mtatwist.metrics.instruments.kinds import Histogram
 
 _log = Logger()
 

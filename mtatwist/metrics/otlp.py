@@ -19,7 +19,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from mtatwist import __version__
-from mtatwist.metrics.instruments import Counter, Gauge, Histogram
+from mtatwist.metrics.instruments.kinds import Counter, Gauge, Histogram, UpDownCounter
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 """Each message says all that happened since the start: one that got lost costs nothing but its moment."""
@@ -65,11 +65,11 @@ def _add_point(metric: Metric, one: Counter | Histogram) -> NumberDataPoint | Hi
         return metric.histogram.data_points.add(
             count=one.count, sum=one.sum, bucket_counts=one.counts, explicit_bounds=one.bounds
         )
-    if isinstance(one, Gauge):
+    if isinstance(one, Gauge) and not isinstance(one, UpDownCounter):
         point = metric.gauge.data_points.add()
     else:
         metric.sum.aggregation_temporality = CUMULATIVE
-        metric.sum.is_monotonic = True
+        metric.sum.is_monotonic = not isinstance(one, UpDownCounter)
         point = metric.sum.data_points.add()
     if isinstance(one.value, int):
         point.as_int = one.value

@@ -23,7 +23,11 @@ class Counted(Protocol):
     """See spool.survey.Survey."""
 
     @property
-    def waiting(self) -> int: ...
+    def pending(self) -> int: ...
+    @property
+    def deferred(self) -> int: ...
+    @property
+    def held(self) -> int: ...
     @property
     def due(self) -> int: ...
     @property
@@ -84,6 +88,9 @@ class QueueWatch(Service):
             self._failed = True
             return
         self._failed = False
-        self._metrics.queue_waiting.value = counted.waiting
-        self._metrics.queue_due.value = counted.due
-        self._metrics.queue_oldest.value = 0.0 if counted.oldest is None else max(0.0, now - counted.oldest)
+        metrics = self._metrics
+        metrics.queue_pending.value = counted.pending
+        metrics.queue_deferred.value = counted.deferred
+        metrics.queue_held.value = counted.held
+        metrics.queue_due.value = counted.due
+        metrics.queue_oldest.value = 0.0 if counted.oldest is None else max(0.0, now - counted.oldest)

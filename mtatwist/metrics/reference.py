@@ -6,11 +6,12 @@ import re
 import sys
 import textwrap
 
-from mtatwist.metrics.instruments import Counter, Histogram, Instruments
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.metrics.instruments.kinds import Counter, Histogram
 from mtatwist.metrics.text import kind, prometheus_name
 
 _INTRODUCTION = """\
-.. Generated from mtatwist/metrics/instruments.py by: python -m mtatwist.metrics.reference
+.. Generated from mtatwist/metrics/instruments by: python -m mtatwist.metrics.reference
 
 Metrics
 =======
@@ -20,6 +21,9 @@ the names on this page, or fetched by Prometheus, which has names of its own for
 
 A counter only grows, and begins at nothing when the server starts. A gauge goes up and down. A histogram counts
 observations by size; its name at Prometheus gets ``_bucket``, ``_sum`` and ``_count``.
+
+Several series of one metric differ in its attributes: each has the values that are named here, and no others, whatever
+anybody sends. At Prometheus they are labels, with underscores: ``mtatwist_outcome``, ``error_type``.
 """
 
 
@@ -41,9 +45,12 @@ def rst() -> str:
         unit = f", in ``{first.unit}``" if first.unit else ""
         words = re.sub(r"([\\`*|_])", r"\\\1", first.description)
         text = f"{words} ({kind(first)}{unit}). At Prometheus ``{prometheus_name(first)}``."
-        if any(one.attributes for one in group):
-            named = ", ".join(f"``{key}={value}``" for one in group for key, value in one.attributes.items())
-            text += f" By {named}."
+        values: dict[str, list[str]] = {}
+        for attribute, value in (pair for one in group for pair in one.attributes.items()):
+            if value not in values.setdefault(attribute, []):
+                values[attribute].append(value)
+        named = "; ".join(f"``{attribute}``: {', '.join(every)}" for attribute, every in values.items())
+        text += f" By {named}." if named else ""
         lines += [f"``{name}``", *textwrap.wrap(text, 116, initial_indent="    ", subsequent_indent="    "), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 

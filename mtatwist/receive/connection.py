@@ -219,8 +219,10 @@ class Connection(smtp.ESMTP):
     def answer(self, what: Reply) -> None:
         """Reply to a command."""
         metrics = self._metrics
-        if what.code < 400:
+        if what.code < 300:
             metrics.replies_2xx.value += 1
+        elif what.code < 400:
+            metrics.replies_3xx.value += 1
         elif what.code < 500:
             metrics.replies_4xx.value += 1
         else:

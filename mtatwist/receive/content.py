@@ -197,9 +197,8 @@ class ContentConnection(Connection):
         if result.positive:
             self.answer(result)
         else:
-            self._metrics.refused.value += 1
-            if not result.permanent:
-                self._metrics.postponed.value += 1
+            counter = self._metrics.refused if result.permanent else self._metrics.postponed
+            counter.value += 1
             self._refuse(result)
         if self._stopping:
             self._end(reply.SHUTDOWN)

@@ -174,7 +174,7 @@ class Delivery:
             try:
                 found = await resolved
             except Exception:
-                self._door.metrics.validator_crashes.value += 1
+                self._door.metrics.recipient_crashes.value += 1
                 _log.failure("recipient_crashed", address=recipient.address)
                 return OUR_TROUBLE
             return found if isinstance(found, Reply) else self._join(transaction, found, named)
@@ -276,7 +276,7 @@ class Intake:
     def _stored(self, message: Message, started: float) -> Reply:
         door, metrics = self._door, self._door.metrics
         metrics.accepted.value += 1
-        metrics.accepted_bytes.value += message.size
+        metrics.accepted_size.observe(message.size)
         metrics.accept_seconds.observe(door.now() - started)
         if self._fixups is not None:
             metrics.fields_added.value += self._fixups.added

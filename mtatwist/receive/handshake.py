@@ -30,10 +30,10 @@ class Handshake:
         """Note what was agreed on. ``connection``: OpenSSL's."""
         version = connection.get_protocol_version_name()
         self._session.tls = f"{version} with cipher {connection.get_cipher_name()}"
-        self._metrics.tls_sessions.value += 1
+        # There are no others: see tls.policy.
         if version == "TLSv1.3":
             self._metrics.tls_sessions_13.value += 1
-        elif version == "TLSv1.2":
+        else:
             self._metrics.tls_sessions_12.value += 1
         subject = verified_subject(connection)
         if subject:
@@ -42,6 +42,7 @@ class Handshake:
 
     def lost(self, reason: Failure) -> None:
         """The connection ended, for this reason."""
+        self._metrics.tls_failures.value += 1
         self._failed(why_failed(reason.value))
 
     def late(self, connection: Any) -> None:
@@ -50,5 +51,4 @@ class Handshake:
         self._failed(why_slow(connection, implicit=self._implicit))
 
     def _failed(self, why: str) -> None:
-        self._metrics.tls_failures.value += 1
         _log.info("tls_failed", session=self._session.id, peer=self._session.peer, role=self._session.role, reason=why)

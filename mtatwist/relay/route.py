@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mtatwist.envelope import Recipient
+from mtatwist.metrics.instruments.relaying import TRANSPORTS
 from mtatwist.smtp.address import drop_detail
 from mtatwist.smtp.reply import Reply
 from mtatwist.transports import maildir
@@ -26,6 +27,13 @@ class Route(NamedTuple):
     connections: int = 20
     mx_port: int = 25
     mx_loopback: bool = False
+
+    @property
+    def destinations(self) -> str:
+        """The class of destinations that it leads to, as metrics have it: see TRANSPORTS."""
+        if self.transport == "smtp":
+            return "mx" if self.next_hop is None else "smart_host"
+        return self.transport if self.transport in TRANSPORTS else "other"
 
     def matches(self, domain: str) -> bool:
         """Does this route lead to ``domain`` (lower case)?"""

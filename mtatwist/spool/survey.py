@@ -11,28 +11,33 @@ MOST = 1_000_000
 """What is counted no further: each takes about a microsecond, as SQLite looks at the row behind the index's entry."""
 
 WAITING = f"""
-    SELECT count(*), coalesce(sum(next_attempt<=?1), 0) FROM (
-        SELECT next_attempt FROM recipient WHERE state<2 AND claimed_by=0 LIMIT {MOST}
+    SELECT count(*), coalesce(sum(state), 0), coalesce(sum(next_attempt<=?1), 0) FROM (
+        SELECT state, next_attempt FROM recipient WHERE state<2 AND claimed_by=0 LIMIT {MOST}
     )"""
+
+HELD = f"SELECT count(*) FROM (SELECT 1 FROM recipient WHERE state=2 LIMIT {MOST})"
 
 OLDEST = "SELECT received_at FROM message ORDER BY number LIMIT 1"
 
 
 class Survey(NamedTuple):
-    """``waiting``: recipients that wait for an attempt, those on their way not among them; ``due``: those of them whose
-    time has come; ``oldest``: when the oldest message was received, in the queue's time (None: there is none)."""
+    """``pending`` and ``deferred``: recipients that wait for an attempt, those on their way not among them; ``due``:
+    those of them whose time has come; ``held``: those that wait for a word. ``oldest``: when the oldest message was
+    received, in the queue's time (None: there is none)."""
 
-    waiting: int
+    pending: int
+    deferred: int
+    held: int
     due: int
     oldest: float | None
 
 
 def survey(connection: apsw.Connection, now: float) -> Survey:
     """Count. ``now`` is the queue's time."""
-
-    waiting, due = next(connection.execute(WAITING, (now,)))
+    waiting, deferred, due = next(connection.execute(WAITING, (now,)))
+    (held,) = next(connection.execute(HELD))
     oldest = connection.execute(OLDEST).fetchone()
-    return Survey(waiting, due, None if oldest is None else oldest[0])
+    return Survey(waiting - deferred, deferred, held, due, None if oldest is None else oldest[0])
 
 
 def touch(connection: apsw.Connection, payloads: Sequence[None]) -> list[None]:

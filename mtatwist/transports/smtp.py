@@ -87,6 +87,7 @@ class SmtpTransport:
                 failed = max(failed, again, key=_telling)
             else:
                 _log.info("connected", next_hop=next_hop, host=target.host, address=target.address, tls=session.tls)
+                self._count(session.tls)
                 return SmtpDelivery(
                     session,
                     spool=self._spool,
@@ -112,6 +113,12 @@ class SmtpTransport:
                 raise ConnectFailed(Deferral(Reply(450, "4.7.5", why))) from None
             self._in_clear(target, str(failed))
             return await self._opening.open(await self._dial(target), target, in_clear=True)
+
+    def _count(self, tls: str) -> None:
+        if tls.startswith("TLSv1.3"):
+            self._metrics.relay_tls_13.value += 1
+        elif tls:
+            self._metrics.relay_tls_12.value += 1
 
     def _in_clear(self, target: Target, why: str) -> None:
         self._metrics.tls_fallbacks.value += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from mtatwist.envelope import Recipient
     from mtatwist.interfaces import IValidator, Verdict
     from mtatwist.metrics.instruments import Instruments
+    from mtatwist.metrics.instruments.receiving import Verdicts
     from mtatwist.transaction import Transaction
 
-    Stage = Callable[..., Verdict]
-
 _log = Logger()
+
+
+class _Stage(NamedTuple):
+    """What one validator does at one stage, and where its verdicts are counted."""
+
+    name: str
+    check: Callable[..., Verdict]
+    counts: Verdicts
 
 
 class Chain:
@@ -27,9 +34,9 @@ class Chain:
     def __init__(self, validators: Sequence[IValidator], metrics: Instruments) -> None:
         self._metrics = metrics
         # Bound methods, looked up once: a stage nobody implements costs nothing.
-        self._mail = _stages(validators, "mail")
-        self._rcpt = _stages(validators, "rcpt")
-        self._header = _stages(validators, "header")
+        self._mail = self._stages(validators, "mail")
+        self._rcpt = self._stages(validators, "rcpt")
+        self._header = self._stages(validators, "header")
 
     def mail(self, transaction: Transaction) -> Verdict:
         """Ask about MAIL."""
@@ -43,38 +50,50 @@ class Chain:
         """Ask about the header section."""
         return self._ask(self._header, (transaction, header))
 
-    def _ask(self, stages: list[tuple[str, Stage]], arguments: tuple[object, ...]) -> Verdict:
-        for position, (name, stage) in enumerate(stages):
+    def _ask(self, stages: Sequence[_Stage], arguments: tuple[object, ...]) -> Verdict:
+        for position, stage in enumerate(stages):
             try:
-                verdict = stage(*arguments)
+                verdict = stage.check(*arguments)
             except Exception:
-                return self._crashed(name)
+                return self._crashed(stage)
             if verdict is None:
+                stage.counts.passed.value += 1
                 continue
             if isinstance(verdict, Reply):
-                return verdict
+                return _refused(stage, verdict)
             return Deferred.fromCoroutine(self._ask_on(verdict, stages[position:], arguments))
         return None
 
     async def _ask_on(
-        self, pending: Awaitable[Reply | None], stages: list[tuple[str, Stage]], arguments: tuple[object, ...]
+        self, pending: Awaitable[Reply | None], stages: Sequence[_Stage], arguments: tuple[object, ...]
     ) -> Reply | None:
         """The slow way, from the first validator that needs time."""
-        (name, _), *rest = stages
+        stage, *rest = stages
         try:
             verdict = await pending
+            if verdict is not None:
+                return _refused(stage, verdict)
         except Exception:
-            return self._crashed(name)
-        if verdict is not None:
-            return verdict
+            return self._crashed(stage)
+        stage.counts.passed.value += 1
         following = self._ask(rest, arguments)
         return following if following is None or isinstance(following, Reply) else await following
 
-    def _crashed(self, name: str) -> Reply:
-        self._metrics.validator_crashes.value += 1
-        _log.failure("validator_crashed", validator=name)
+    def _crashed(self, stage: _Stage) -> Reply:
+        stage.counts.crashed.value += 1
+        _log.failure("validator_crashed", validator=stage.name)
         return OUR_TROUBLE
 
+    def _stages(self, validators: Sequence[IValidator], stage: str) -> list[_Stage]:
+        known = self._metrics.validators
+        return [
+            _Stage(v.name, getattr(v, stage), known.get(v.name, known["other"]))
+            for v in validators
+            if hasattr(v, stage)
+        ]
 
-def _stages(validators: Sequence[IValidator], stage: str) -> list[tuple[str, Stage]]:
-    return [(v.name, getattr(v, stage)) for v in validators if hasattr(v, stage)]
+
+def _refused(stage: _Stage, verdict: Reply) -> Reply:
+    counter = stage.counts.refused if verdict.permanent else stage.counts.postponed
+    counter.value += 1
+    return verdict

@@ -162,7 +162,8 @@ class Watching:
         return self._spool.try_to_write()
 
     def _check_queue(self) -> None:
-        waiting = self._metrics.queue_waiting.value + self._metrics.in_flight.value
+        metrics = self._metrics
+        waiting = metrics.queue_pending.value + metrics.queue_deferred.value + metrics.in_flight.value
         if waiting > self._queue_limit:
             raise NotReady(f"{waiting} recipients wait, more than health.queue_limit")
 

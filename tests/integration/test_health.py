@@ -71,7 +71,8 @@ def test_a_server_that_runs(make_mta: MakeMta, sink: Sink) -> None:
         assert ask(mta, "/health/ready", "HEAD") == (200, b"")
         assert ask(mta, "/health/ready", "POST")[0] == 405
         found = {one.name: one for one in text_string_to_metric_families(ask(mta, "/metrics")[1].decode())}
-        assert found["mtatwist_messages_accepted"].samples[0].value == 1
+        messages = {one.labels["mtatwist_outcome"]: one.value for one in found["mtatwist_smtp_messages"].samples}
+        assert messages == {"accepted": 1, "refused": 0, "postponed": 0}
         assert found["process_thread_count"].samples[0].value > 1
 
 

@@ -22,6 +22,8 @@ MakeMta = Callable[..., Mta]
 
 SOON = "100ms"
 
+ACCEPTED = "mtatwist.smtp.messages{mtatwist.outcome=accepted}"
+
 
 def config(sink: Sink, url: str, **settings: Any) -> dict[str, Any]:
     return relaying_to(sink.port, metrics={"endpoint": url, "interval": SOON, "api_key": "s3cr3t", **settings})
@@ -47,17 +49,18 @@ def test_a_real_collector_gets_the_metrics(make_mta: MakeMta, sink: Sink, tmp_pa
     attributes = ["deployment.environment.name=test"]
     with Rotel(tmp_path) as rotel, make_mta(config(sink, rotel.url, attributes=attributes)) as mta:
         send(mta)
-        for name, value in (
-            ("mtatwist.messages.accepted", "1"),
-            ("mtatwist.relay.delivered", "1"),
-            ("process.memory.usage", r"\d{8,}"),
+        for name, attributes, value in (
+            ("mtatwist.smtp.messages", {"mtatwist.outcome": "accepted"}, "1"),
+            ("mtatwist.relay.attempts", {"mtatwist.outcome": "delivered", "mtatwist.transport": "smart_host"}, "1"),
+            ("process.memory.usage", {}, r"\d{8,}"),
         ):
-            arrived = re.compile(rf"Name: {re.escape(name)}\n(?:.*\n){{1,12}}?Value: {value}\n")
+            named = "".join(rf"(?:.*\n){{1,12}}?.*{key}: Str\({word}\)\n" for key, word in attributes.items())
+            arrived = re.compile(rf"Name: {re.escape(name)}\n{named}(?:.*\n){{1,12}}?Value: {value}\n")
             wait_until(lambda at=arrived: at.search(rotel.log()), 30, lambda: rotel.log()[-3000:])
         log = rotel.log()
     assert "service.name: Str(mtatwist)" in log
     assert "deployment.environment.name: Str(test)" in log
-    assert "Name: mtatwist.messages.accept.duration" in log
+    assert "Name: mtatwist.smtp.accept.duration" in log
     assert not events(mta, "metrics_push_failed")
     assert "s3cr3t" not in mta.log()
 
@@ -103,7 +106,7 @@ def test_a_bad_collector_harms_nobody(make_mta: MakeMta, sink: Sink, how: str) -
         assert mta.process.memory() < memory + (20 << 20)
         collector.behave = lambda peer: peer.sendall(GOOD)
         await_event(mta, "metrics_push_again")
-        assert collector.pushes[-1].values()["mtatwist.messages.accepted"] == 3, "nothing was lost meanwhile"
+        assert collector.pushes[-1].values()[ACCEPTED] == 3, "nothing was lost meanwhile"
     assert len(events(mta, "metrics_push_failed")) == 1
     assert "s3cr3t" not in mta.log()
 
@@ -178,8 +181,8 @@ def test_the_last_push_says_how_it_ended(make_mta: MakeMta, sink: Sink) -> None:
         mta.process.end()
         assert mta.ended_well()
         values = collector.pushes[-1].values()
-    assert values["mtatwist.relay.delivered"] == 1
-    assert values["mtatwist.smtp.sessions.open"] == 0
+    assert values["mtatwist.relay.attempts{mtatwist.outcome=delivered,mtatwist.transport=smart_host}"] == 1
+    assert values["mtatwist.smtp.session.active"] == 0
 
 
 def test_a_collector_that_hangs_does_not_hold_up_the_end(make_mta: MakeMta, sink: Sink) -> None:

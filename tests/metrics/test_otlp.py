@@ -13,7 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from mtatwist.metrics import otlp
-from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.metrics.instruments.kinds import Counter, Gauge, Histogram
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 

@@ -27,33 +27,34 @@ class Counts:
         self.asked.append((now, Deferred()))
         return self.asked[-1][1]
 
-    def values(self) -> tuple[float, float, float]:
+    def values(self) -> tuple[float, ...]:
         metrics = self.metrics
-        return metrics.queue_waiting.value, metrics.queue_due.value, metrics.queue_oldest.value
+        of_state = (metrics.queue_pending, metrics.queue_deferred, metrics.queue_held)
+        return tuple(one.value for one in (*of_state, metrics.queue_due, metrics.queue_oldest))
 
 
 def test_it_counts_at_once_and_then_every_interval() -> None:
     counts = Counts()
-    counts.asked[0][1].callback(Survey(5, 2, 400.0))
-    assert counts.values() == (5, 2, 600)
+    counts.asked[0][1].callback(Survey(5, 7, 3, 2, 400.0))
+    assert counts.values() == (5, 7, 3, 2, 600)
     counts.clock.advance(15)
     assert [now for now, _ in counts.asked] == [1000, 1015]
-    counts.asked[1][1].callback(Survey(0, 0, None))
-    assert counts.values() == (0, 0, 0)
+    counts.asked[1][1].callback(Survey(0, 0, 0, 0, None))
+    assert counts.values() == (0, 0, 0, 0, 0)
 
 
 def test_a_slow_count_has_no_second_beside_it() -> None:
     counts = Counts()
     counts.clock.advance(100)
     assert len(counts.asked) == 1
-    counts.asked[0][1].callback(Survey(1, 1, 2000.0))
-    assert counts.values() == (1, 1, 0), "nothing is younger than now"
+    counts.asked[0][1].callback(Survey(1, 0, 0, 1, 2000.0))
+    assert counts.values() == (1, 0, 0, 1, 0), "nothing is younger than now"
 
 
 def test_a_count_that_takes_its_time_comes_less_often() -> None:
     counts = Counts()
     counts.clock.advance(0.5)
-    counts.asked[0][1].callback(Survey(500_000, 0, None))
+    counts.asked[0][1].callback(Survey(0, 500_000, 0, 0, None))
     counts.clock.advance(49)
     assert len(counts.asked) == 1
     counts.clock.advance(1)
@@ -66,9 +67,9 @@ def test_trouble_is_counted_and_over_when_it_is() -> None:
     counts.clock.advance(15)
     counts.asked[1][1].errback(OSError("the disk"))
     counts.clock.advance(15)
-    counts.asked[2][1].callback(Survey(3, 0, None))
+    counts.asked[2][1].callback(Survey(3, 0, 0, 0, None))
     assert counts.metrics.queue_errors.value == 2
-    assert counts.values() == (3, 0, 0)
+    assert counts.values() == (3, 0, 0, 0, 0)
 
 
 def test_after_its_end_nothing_is_left() -> None:
@@ -77,6 +78,6 @@ def test_after_its_end_nothing_is_left() -> None:
     counts.asked[0][1].errback(OSError("closed"))
     assert counts.clock.getDelayedCalls() == []
     waiting = Counts()
-    waiting.asked[0][1].callback(Survey(0, 0, None))
+    waiting.asked[0][1].callback(Survey(0, 0, 0, 0, None))
     waiting.watch.stopService()
     assert waiting.clock.getDelayedCalls() == []

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from mtatwist.metrics.instruments import Counter, Gauge, Histogram, Instruments
+from mtatwist.metrics.instruments import Instruments
+from mtatwist.metrics.instruments.kinds import Counter, Gauge, Histogram
 from mtatwist.metrics.text import prometheus_name, render
 
 

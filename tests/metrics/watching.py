@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 
+from metrics.outcomes import IN_QUEUE
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
     ExportMetricsServiceRequest,
@@ -85,16 +86,16 @@ def unready(server: Whole) -> Instruments:
 
 
 SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
-    "mtatwist.queue.waiting": waits,
-    "mtatwist.queue.due": waits,
-    "mtatwist.queue.oldest": waits,
-    "mtatwist.queue.errors": not_counted,
-    "mtatwist.metrics.pushes": answered(GOOD),
-    "mtatwist.metrics.push.failures": answered(answer("401 No")),
-    "mtatwist.metrics.push.rejected": answered(answer("200 OK", "Content-Type: application/x-protobuf", body=TOO_OLD)),
-    "mtatwist.metrics.push.duration": answered(GOOD),
+    **IN_QUEUE,
+    "mtatwist.queue.recipient.due": waits,
+    "mtatwist.queue.oldest.age": waits,
+    "mtatwist.queue.survey.failures": not_counted,
+    "mtatwist.metric.pushes{mtatwist.outcome=succeeded}": answered(GOOD),
+    "mtatwist.metric.pushes{mtatwist.outcome=failed}": answered(answer("401 No")),
+    "mtatwist.metric.push.rejections": answered(answer("200 OK", "Content-Type: application/x-protobuf", body=TOO_OLD)),
+    "mtatwist.metric.push.duration": answered(GOOD),
     "mtatwist.health.requests": asked,
-    "mtatwist.health.unready": unready,
+    "mtatwist.health.refusals": unready,
     "mtatwist.reactor.lag": asked,
     "process.cpu.time{cpu.mode=user}": asked,
     "process.cpu.time{cpu.mode=system}": asked,

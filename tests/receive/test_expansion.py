@@ -141,7 +141,7 @@ def test_an_exception_in_looking_up_is_our_trouble(server: Whole) -> None:
         said = client.say("RCPT TO:<b@here.test>")
     assert said.startswith("451 4.3.0")
     assert "secret" not in said
-    assert server.metrics.validator_crashes.value == 1
+    assert server.metrics.recipient_crashes.value == 1
 
 
 def test_any_protocol_of_twisted_mail_expands(server: Whole) -> None:

@@ -131,12 +131,19 @@ class Rig:
 
     started: ClassVar[list[Rig]] = []
 
-    def __init__(self, *routes: Route, spool: Any = None, grace: float = 10.0, connections: int = 500) -> None:
+    def __init__(
+        self,
+        *routes: Route,
+        spool: Any = None,
+        grace: float = 10.0,
+        connections: int = 500,
+        metrics: Instruments | None = None,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000_000)
         self.grace = grace
         self.spool: Any = spool or MemorySpool()
-        self.metrics = Instruments()
+        self.metrics = metrics or Instruments()
         self.transports: dict[str, Transport] = {}
         self.manager = RelayManager(
             self.spool,

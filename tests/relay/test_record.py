@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
+from metrics.reading import tried
 from relay.fakes import BODY, GONE, LATER, TAKEN
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
@@ -141,9 +142,9 @@ class Rig:
     def counted(self) -> tuple[int, int, int, int]:
         """The DSNs by kind, and in all."""
         metrics = self.metrics
-        kinds = (metrics.reports_failed, metrics.reports_delayed, metrics.reports_succeeded, metrics.reports)
-        failed, delayed, succeeded, every = (one.value for one in kinds)
-        return failed, delayed, succeeded, every
+        kinds = (metrics.reports_failed, metrics.reports_delayed, metrics.reports_succeeded)
+        failed, delayed, succeeded = (one.value for one in kinds)
+        return failed, delayed, succeeded, failed + delayed + succeeded
 
 
 class Dsn:
@@ -189,7 +190,7 @@ def test_a_failure_that_nobody_asked_for_is_told_nobody(notify: str) -> None:
     message = rig.accept("a@x.test", "b@x.test", notify=[notify, notify])
     assert rig.attempt(message, GONE) == []
     assert rig.spool.messages == {}
-    assert rig.metrics.failed.value == 2
+    assert tried(rig.metrics, "failed") == 2
     assert rig.metrics.reports_dropped.value == 0
 
 

@@ -18,6 +18,8 @@ import rotel
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from rigs.processes import Child, free_port, listens, wait_until
 
+from mtatwist.metrics.instruments.kinds import key_of
+
 PATH = "/v1/metrics"
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n"
@@ -65,14 +67,15 @@ class Push:
     message: ExportMetricsServiceRequest | None
 
     def values(self) -> dict[str, float]:
-        """What it says of counters and gauges."""
+        """What it says of counters and gauges, by name and attributes: see key_of()."""
         assert self.message is not None
         found: dict[str, float] = {}
         for metric in self.message.resource_metrics[0].scope_metrics[0].metrics:
             kind = metric.WhichOneof("data")
             if kind != "histogram":
                 for point in getattr(metric, kind).data_points:
-                    found[metric.name] = point.as_int or point.as_double
+                    attributes = {one.key: one.value.string_value for one in point.attributes}
+                    found[key_of(metric.name, attributes)] = point.as_int or point.as_double
         return found
 
 

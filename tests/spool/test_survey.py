@@ -37,23 +37,23 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_the_queue_is_counted(rig: Rig) -> None:
-    assert rig.survey(AT) == Survey(0, 0, None)
+    assert rig.survey(AT) == Survey(0, 0, 0, 0, None)
     writer = rig.spool.create(envelope("a@one.test", "b@two.test", received_at=AT - 60))
     writer.write(b"Subject: x\r\n\r\n")
     message = rig.pump.wait(writer.commit())
-    assert rig.survey(AT) == Survey(0, 0, AT - 60), "on their way, they don't wait"
+    assert rig.survey(AT) == Survey(0, 0, 0, 0, AT - 60), "on their way, they don't wait"
     rig.pump.wait(rig.spool.release([(message.number, 0, AT), (message.number, 1, AT + 100)]))
-    assert rig.survey(AT) == Survey(2, 1, AT - 60)
+    assert rig.survey(AT) == Survey(2, 0, 0, 1, AT - 60)
     (claimed,) = claim_due(rig.spool, rig.pump.wait)
     rig.pump.wait(rig.spool.settle([settled(claimed, 0, State.DELIVERED)], []))
-    assert rig.survey(AT) == Survey(1, 0, AT - 60)
+    assert rig.survey(AT) == Survey(1, 0, 0, 0, AT - 60)
 
 
 def test_a_try_to_write_commits_and_changes_nothing(rig: Rig) -> None:
     before = rig.metrics.spool_groups.value
     rig.pump.wait(rig.spool.try_to_write())
     assert rig.metrics.spool_groups.value == before + 1
-    assert rig.survey(AT) == Survey(0, 0, None)
+    assert rig.survey(AT) == Survey(0, 0, 0, 0, None)
     assert rig.spool.trouble is None
 
 
@@ -66,5 +66,5 @@ def test_what_is_gone_or_on_its_way_costs_no_count_anything(tmp_path: Path, stat
     steps = [str(row[3]) for row in connection.execute(plan, values)]
     connection.close()
     reads = [step for step in steps if "recipient" in step]
-    assert all("USING INDEX recipient_due" in step for step in reads), steps
+    assert all("INDEX recipient_due" in step or "COVERING INDEX recipient_held" in step for step in reads), steps
     assert "USING TEMP B-TREE" not in " ".join(steps)

@@ -56,6 +56,7 @@ class Peer:
         self.written = b""
         self.messages: list[bytes] = []
         self.tls: Any = None
+        self.tls_version = "TLSv1.3"
         self.slow = False
         self.unreachable = False
         self.closing = self.aborted = self.gone = False
@@ -93,7 +94,7 @@ class Peer:
         self.tls = context
 
     def getHandle(self) -> Any:
-        return SimpleNamespace(get_protocol_version_name=lambda: "TLSv1.3", get_cipher_name=lambda: "TLS_TEST")
+        return SimpleNamespace(get_protocol_version_name=lambda: self.tls_version, get_cipher_name=lambda: "TLS_TEST")
 
     # What the server does.
 
