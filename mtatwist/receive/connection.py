@@ -79,6 +79,8 @@ class Connection(smtp.ESMTP):
         self._clogged = False
         self._closing = False
         self._stopping = False
+        #: No transaction may begin: the server takes no new mail.
+        self.draining = False
         self._errors = 0
         self._line = b""
         self._handshake: Handshake | None = None

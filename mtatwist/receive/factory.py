@@ -25,7 +25,7 @@ from mtatwist.receive.clock import Deadline
 from mtatwist.receive.connection import ABORT_AFTER, Connection
 from mtatwist.receive.login import Logins
 from mtatwist.receive.protocol import ReceiveProtocol
-from mtatwist.smtp.reply import SHUTDOWN, TOO_MANY_CONNECTIONS, Reply
+from mtatwist.smtp.reply import DRAINING, SHUTDOWN, TOO_MANY_CONNECTIONS, Reply
 from mtatwist.transaction import Session
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Sessions:
         self._by_network: Counter[str] = Counter()
         self._empty: Deferred[None] | None = None
         self.stopping = False
+        self.draining = False
         self.turned: set[Turned] = set()
 
     def __len__(self) -> int:
@@ -91,6 +92,12 @@ class Sessions:
         if not self._open and self._empty is not None:
             empty, self._empty = self._empty, None
             empty.callback(None)
+
+    def drain(self, drain: bool) -> None:
+        """Take no new mail, or (``drain`` False) take some again. Transactions that have begun go on to their end."""
+        self.draining = drain
+        for protocol in self._open:
+            protocol.draining = drain
 
     def shut_down(self, clock: IReactorTime, grace: float) -> Deferred[None]:
         """Let transactions finish for ``grace`` seconds, then end every session; fires when none is left."""
@@ -192,11 +199,14 @@ class ReceiveFactory(smtp.SMTPFactory):
         """A session, or a polite word when there are too many."""
         peer, trusted = self._judge(getattr(addr, "host", ""))
         limit = self._sessions.limit_for(peer)
-        if self._sessions.stopping or limit:
+        if self._sessions.stopping or self._sessions.draining or limit:
             self._metrics.sessions_refused.value += 1
-            if self._sessions.stopping or not limit:
+            if self._sessions.stopping:
                 _log.info("session_refused", peer=peer, why="stopping")
                 return Turned(SHUTDOWN, self._clock, self._sessions.turned)
+            if self._sessions.draining or not limit:
+                _log.info("session_refused", peer=peer, why="draining")
+                return Turned(DRAINING, self._clock, self._sessions.turned)
             _log.info("session_refused", peer=peer, limit=limit[0], value=limit[1])
             return Turned(TOO_MANY_CONNECTIONS, self._clock, self._sessions.turned)
         protocol = ReceiveProtocol(

@@ -136,6 +136,8 @@ class ReceiveProtocol(LoginConnection):
         """RFC 5321 §4.1.1.2."""
         if self._stopping:
             self._end(reply.SHUTDOWN)
+        elif self.draining:
+            self._end(reply.DRAINING)
         elif not self.session.helo or self._transaction is not None:
             self._refuse(reply.BAD_SEQUENCE)
         elif self._tls_is_due:

@@ -84,12 +84,15 @@ def test_the_log_names_the_limit_that_keeps_a_session_out() -> None:
     with capturedLogs() as events:
         for host in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
             rig.connect(host)
+        rig.sessions.drain(True)
+        rig.connect("192.0.2.3")
         rig.sessions.stopping = True
         rig.connect("192.0.2.1")
     refused = [event for event in events if event["log_format"] == "session_refused"]
     assert [(event["peer"], event.get("limit"), event.get("value"), event.get("why")) for event in refused] == [
         ("192.0.2.1", "limits.connections_per_address", 2, None),
         ("192.0.2.3", "limits.connections", 3, None),
+        ("192.0.2.3", None, None, "draining"),
         ("192.0.2.1", None, None, "stopping"),
     ]
 
@@ -159,6 +162,42 @@ def test_stopping_ends_idle_sessions_at_once_and_others_after_the_grace(
     for session in (idle, busy, late):
         assert not done.called
         session.protocol.connectionLost()
+    assert done.called
+
+
+def test_draining_lets_transactions_end_and_none_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    server = Whole(monkeypatch, tmp_path)
+    idle, busy, patient = (server.connect() for _ in range(3))
+    busy.begin()
+    server.mta.sessions.drain(True)
+    refused = server.connect()
+    assert refused.greeting.startswith("421 4.3.2 ")
+    assert refused.ended
+    # What has no need of a transaction is answered as ever.
+    assert idle.say("EHLO client.test").startswith("250-")
+    assert patient.say("EHLO client.test", "NOOP").endswith("250 2.0.0 Ok\r\n")
+    assert idle.say("MAIL FROM:<me@away.test>").startswith("421 4.3.2 ")
+    assert idle.ended
+    busy.say("DATA")
+    assert busy.say(b"Subject: x\r\n\r\n.\r\n").startswith("250 2.0.0 ")
+    assert not busy.ended
+    assert busy.say("MAIL FROM:<me@away.test>").startswith("421 4.3.2 ")
+    assert busy.ended
+    server.mta.sessions.drain(False)
+    assert patient.say("MAIL FROM:<me@away.test>").startswith("250 ")
+    assert server.connect().greeting.startswith("220 ")
+
+
+def test_a_server_that_drains_can_stop(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    server = Whole(monkeypatch, tmp_path)
+    busy = server.connect()
+    busy.begin()
+    server.mta.sessions.drain(True)
+    done = server.mta.sessions.shut_down(server.reactor, 20.0)
+    assert server.connect().greeting.startswith("421 4.3.2 Shutting down")
+    server.pass_time(20)
+    assert busy.heard().startswith("421 4.3.2 Shutting down")
+    busy.protocol.connectionLost()
     assert done.called
 
 
