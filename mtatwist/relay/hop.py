@@ -148,15 +148,18 @@ class Hop:
     def withdraw(self, wanted: Mapping[int, Container[int]]) -> list[Work]:
         """Give back what has not begun of these recipients, by the numbers of their messages and their indexes."""
         withdrawn: list[Work] = []
-        for work in list(self._queue):
+        left: deque[Work] = deque()
+        for work in self._queue:
             indexes = wanted.get(work.message.number, ())
             taken = [recipient for recipient in work.recipients if recipient.index in indexes]
             if len(taken) == len(work.recipients):
-                self._queue.remove(work)
                 withdrawn.append(work)
-            elif taken:
+                continue
+            if taken:
                 withdrawn.append(dataclasses.replace(work, recipients=taken, held=0))
                 work.recipients = [recipient for recipient in work.recipients if recipient.index not in indexes]
+            left.append(work)
+        self._queue = left
         recipients = sum(len(work.recipients) for work in withdrawn)
         self.load -= recipients
         self.waiting -= recipients

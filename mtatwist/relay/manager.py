@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
@@ -84,7 +84,7 @@ class RelayManager(Service):
             take=lambda message, late: self._take(message, waited=True, late=late),
             shares=self._destinations.shares,
             room=lambda: IN_FLIGHT_LIMIT - self._in_flight[True],
-            ages=[(schedule.max_age, False), *([(schedule.warn_after, True)] if schedule.warn_after else [])],
+            ages=_ages(schedule),
             clock=clock,
             wall=wall,
             metrics=metrics,
@@ -92,6 +92,16 @@ class RelayManager(Service):
         self._in_flight = [0, 0]  # recipients of new mail, and of what had waited
         self._in_memory = 0
         self._empty: Deferred[None] | None = None
+
+    def use(self, *, schedule: Schedule, reporter: Reporter, connections: int) -> None:
+        """From now on these hold; see __init__(). When a recipient that waits is tried again has been decided."""
+        self._recorder.use(schedule, reporter)
+        self._backlog.use(_ages(schedule))
+        self._destinations.limit(connections)
+
+    def go(self, *, routes: Sequence[Route], transport: Callable[[Route], ITransport]) -> None:
+        """From now on mail goes these ways; see Destinations.use()."""
+        self._destinations.use(tuple(routes), transport)
 
     def startService(self) -> None:
         """Begin with what an earlier run left."""
@@ -127,6 +137,32 @@ class RelayManager(Service):
     def standing(self, domain: str) -> Standing:
         """How it is with the way to ``domain`` (lower case) now."""
         return self._destinations.standing(domain)
+
+    # For those who look after the queue: see relay.administration.
+
+    def withdraw(self, wanted: Mapping[int, Container[int]]) -> list[Work]:
+        """Take back what has not begun of these recipients, by the numbers of their messages and their indexes. It
+        stays claimed, and counts as work: it has to be put back or let go."""
+        return self._destinations.withdraw(wanted)
+
+    def let_go(self, work: Work) -> None:
+        """What was withdrawn is claimed no more, or by somebody else."""
+        self._settled(None, work)
+
+    def end(self, message: Message, told: bool, reason: str) -> Deferred[None]:
+        """All recipients of a message that was claimed for this have failed: see Recorder.end(). Fires when that is
+        written down, and with no error."""
+        work = Work(message, message.envelope.recipients, waited=True)
+        self._count(True, len(work.recipients))
+        return Deferred.fromCoroutine(self._end(work, told, reason)).addBoth(self._settled, work)
+
+    async def _end(self, work: Work, told: bool, reason: str) -> None:
+        for report in await self._recorder.end(work, told, reason):
+            self._take(report)
+
+    def retry(self, domains: Iterable[str]) -> None:
+        """Something is due now for these domains: leave where they lead to alone no longer."""
+        self._destinations.retry(domains)
 
     # From the spool to the next hops.
 
@@ -214,3 +250,8 @@ class RelayManager(Service):
             empty, self._empty = self._empty, None
             empty.callback(None)
         self._backlog.room_again()
+
+
+def _ages(schedule: Schedule) -> list[tuple[float, bool]]:
+    """See Backlog."""
+    return [(schedule.max_age, False), *([(schedule.warn_after, True)] if schedule.warn_after else [])]

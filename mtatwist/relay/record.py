@@ -60,6 +60,11 @@ class Recorder:
         self._metrics = metrics
         self._running = running
 
+    def use(self, schedule: Schedule, reporter: Reporter) -> None:
+        """Judge by this schedule, and write such reports, from now on."""
+        self._schedule = schedule
+        self._reporter = reporter
+
     async def record(self, work: Work, outcomes: Sequence[Outcome]) -> tuple[Sequence[Message], float | None]:
         """Write down what became of each recipient; the DSNs about that go into the same transaction.
 
@@ -83,6 +88,33 @@ class Recorder:
         else:
             await self.surely(lambda: self._spool.settle(results, []))
         return reports, min((r.next_attempt for r in results if r.state is State.DEFERRED), default=None)
+
+    async def end(self, work: Work, told: bool, reason: str) -> Sequence[Message]:
+        """By the word of somebody who looks after the queue these have failed; with ``told`` the sender hears of it.
+
+        Gives the DSNs, claimed and to be sent.
+        """
+        message, now = work.message, self._wall()
+        reply = Reply(554, "5.0.0", reason or "Returned by the postmaster" if told else reason or "Dropped")
+        results = [
+            Settled(message.number, recipient.index, State.FAILED, reply, "", now) for recipient in work.recipients
+        ]
+        notices: _Notices = {}
+        for recipient in work.recipients:
+            _log.info(
+                "bounced_by_admin" if told else "dropped",
+                id=message.id,
+                session=message.envelope.session,
+                forward_path=recipient.address,
+                reason=reason,
+                attempts=recipient.attempts,
+            )
+            if told and self._is_to_be_told(message, recipient, Kind.FAILED):
+                notices.setdefault(Kind.FAILED, []).append(Notice(recipient, reply, "", now))
+        if notices:
+            return await self._settle_and_tell(message, results, notices, now)
+        await self.surely(lambda: self._spool.settle(results, []))
+        return ()
 
     def _judge(
         self, work: Work, recipient: Recipient, outcome: Outcome, now: float, due: dict[int, float]

@@ -58,7 +58,12 @@ class Selection:
     @property
     def everything(self) -> bool:
         """Is nothing given?"""
-        return all(getattr(self, field.name) is None for field in fields(self))
+        return not self.given()
+
+    def given(self) -> dict[str, str | float]:
+        """What is given, by its name."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in values if value is not None}
 
     @property
     def asks_message(self) -> bool:
