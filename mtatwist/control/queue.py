@@ -37,9 +37,6 @@ T = TypeVar("T")
 READ_BYTES = 60_000
 """Octets of a message that are read at once: they have to fit into a value."""
 
-LONGEST_REASON = 400
-"""Characters that the reason of a bounce may have: it becomes a line of the DSN."""
-
 TIMES = frozenset({"received_at", "next_attempt", "at", "oldest"})
 """What in an answer is a moment: it goes out in the machine's time, in seconds since the epoch."""
 
@@ -126,8 +123,6 @@ class QueueVerbs:
     async def _change_some(
         self, action: str, everything: bool, dry_run: bool, reason: str | None, after: str | None, **selectors: Any
     ) -> dict[str, Any]:
-        if reason is not None and (len(reason) > LONGEST_REASON or not reason.isprintable()):
-            raise BadArgument(f"a reason is one line of {LONGEST_REASON} characters at most")
         with _reasons():
             selection = Selection(**selectors)
             if selection.everything and not everything:

@@ -63,10 +63,13 @@ def _way(delivery: Facts) -> Iterator[str]:
     way = delivery["way"]
     if way is None or delivery["waits_for"] == "nothing":
         return
-    to = f"the exchanges of {way['next_hop']}" if way["exchanges"] else way["next_hop"]
-    yield f'Goes to {to} by {way["transport"]}, with the route for "{way["route"]}".'
+    by = way["transport"]
+    if way["exchanges"]:
+        yield f"Goes to the exchanges of {way['next_hop']}, by {by}."
+    else:
+        yield f'Goes to {way["next_hop"]} by {by}, with the route for "{way["route"]}".'
     if way["failures"]:
-        yield f"It could not be reached {_times(way['failures'])} in a row: {way['trouble']}"
+        yield f"That could not be reached {_times(way['failures'])} in a row: {way['trouble']}"
 
 
 def _attempts(delivery: Facts) -> Iterator[str]:
