@@ -12,7 +12,7 @@ MOST = 1_000_000
 
 WAITING = f"""
     SELECT count(*), coalesce(sum(state), 0), coalesce(sum(next_attempt<=?1), 0) FROM (
-        SELECT state, next_attempt FROM recipient WHERE state<2 AND claimed_by=0 LIMIT {MOST}
+        SELECT state, next_attempt FROM recipient INDEXED BY recipient_due WHERE state<2 AND claimed_by=0 LIMIT {MOST}
     )"""
 
 HELD = f"SELECT count(*) FROM (SELECT 1 FROM recipient WHERE state=2 LIMIT {MOST})"

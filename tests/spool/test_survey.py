@@ -57,7 +57,7 @@ def test_a_try_to_write_commits_and_changes_nothing(rig: Rig) -> None:
     assert rig.spool.trouble is None
 
 
-@pytest.mark.parametrize("statement", [survey.WAITING, survey.OLDEST])
+@pytest.mark.parametrize("statement", [survey.WAITING, survey.HELD, survey.OLDEST])
 def test_what_is_gone_or_on_its_way_costs_no_count_anything(tmp_path: Path, statement: str) -> None:
     connection = schema.connect(tmp_path / "x.sqlite")
     schema.migrate(connection)
