@@ -29,12 +29,26 @@ def wait_until(condition: Callable[[], T | None], seconds: float, what: str | Ca
     return value
 
 
+_kept: list[socket.socket] = []
+
+
+def keep_port(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A port that nobody listens on, and that nobody is given, not even as a client, until the socket is closed.
+
+    Connections to it are refused; a server that asks for it by its number may listen there, again and again: all that
+    set SO_REUSEADDR may.
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind((host, port))
+    return keeper
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on now, for a server that cannot choose its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on, for a server that cannot choose its own; it is kept as long as we run."""
+    _kept.append(keep_port())
+    port: int = _kept[-1].getsockname()[1]
+    return port
 
 
 def listens(port: int) -> bool:

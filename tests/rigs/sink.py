@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from rigs.processes import wait_until
+from rigs.processes import keep_port, wait_until
 
 #: The header field by which the load generator's messages are known again.
 LEDGER_FIELD = b"X-Ledger-Id"
@@ -183,7 +183,9 @@ class Sink:
         self.sessions: set[_Session] = set()
         self.extensions = [b"250-sink.test", b"250-PIPELINING", b"250-8BITMIME", b"250 DSN"]
         self.kept = KEPT
-        self.port = port
+        # Nobody else gets it while we are down.
+        self._keeper = keep_port(host, port)
+        self.port: int = self._keeper.getsockname()[1]
         self.host = host
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
@@ -199,7 +201,6 @@ class Sink:
 
     async def _listen(self) -> None:
         self._server = await self._loop.create_server(lambda: _Session(self), self.host, self.port, backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
         self._server.close()
@@ -223,6 +224,7 @@ class Sink:
     def __exit__(self, *exc: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._keeper.close()
 
     def wait_for(self, count: int, seconds: float = 60) -> list[Arrival]:
         """The arrivals, as soon as there are ``count`` of them."""
