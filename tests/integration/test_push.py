@@ -54,8 +54,10 @@ def test_a_real_collector_gets_the_metrics(make_mta: MakeMta, sink: Sink, tmp_pa
             ("mtatwist.relay.attempts", {"mtatwist.outcome": "delivered", "mtatwist.transport": "smart_host"}, "1"),
             ("process.memory.usage", {}, r"\d{8,}"),
         ):
-            named = "".join(rf"(?:.*\n){{1,12}}?.*{key}: Str\({word}\)\n" for key, word in attributes.items())
-            arrived = re.compile(rf"Name: {re.escape(name)}\n{named}(?:.*\n){{1,12}}?Value: {value}\n")
+            named = "".join(rf".*{re.escape(key)}: Str\({word}\)\n" for key, word in attributes.items())
+            # A metric has many points, each with its attributes and then its value.
+            others = r"(?:(?!.*Name: ).*\n)*?"
+            arrived = re.compile(rf"Name: {re.escape(name)}\n{others}{named}(?:.*\n){{0,4}}?Value: {value}\n")
             wait_until(lambda at=arrived: at.search(rotel.log()), 30, lambda: rotel.log()[-3000:])
         log = rotel.log()
     assert "service.name: Str(mtatwist)" in log
@@ -112,10 +114,21 @@ def test_a_bad_collector_harms_nobody(make_mta: MakeMta, sink: Sink, how: str) -
 
 
 def test_a_collector_that_is_not_there_may_come_later(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
-    with make_mta(config(sink, f"http://127.0.0.1:{free_port()}{PATH}")) as mta:
+    port = free_port()
+    with make_mta(config(sink, f"http://127.0.0.1:{port}{PATH}")) as mta:
         assert "refused" in await_event(mta, "metrics_push_failed")["reason"].lower()
-        send(mta)
-        sink.wait_for(1, 20)
+        descriptors, memory = mta.process.descriptors(), mta.process.memory()
+        for _ in range(3):
+            send(mta)
+        sink.wait_for(3, 20)
+        assert mta.process.descriptors() <= descriptors + 3
+        assert mta.process.memory() < memory + (20 << 20)
+        with FakeCollector(port=port) as collector:
+            await_event(mta, "metrics_push_again")
+            values = collector.pushes[0].values()
+            assert values[ACCEPTED] == 3, "nothing was lost meanwhile"
+            assert values["mtatwist.metric.pushes{mtatwist.outcome=failed}"] >= 1
+            assert len(events(mta, "metrics_push_failed")) == 1
 
 
 def test_a_collector_whose_name_nobody_tells(make_mta: MakeMta, sink: Sink) -> None:

@@ -81,7 +81,8 @@ class Push:
 
 @dataclass
 class FakeCollector:
-    """Listens on loopback; ``behave`` does what is to be done with a connection, once its request is read.
+    """Listens on loopback, at any ``port`` if none is given; ``behave`` does what is to be done with a connection, once
+    its request is read.
 
     :ivar pushes: the requests that came whole.
     :ivar connections: how many connections there were.
@@ -89,12 +90,13 @@ class FakeCollector:
 
     behave: Callable[[socket.socket], None] = lambda peer: peer.sendall(GOOD)
     context: ssl.SSLContext | None = None
+    port: int = 0
     pushes: list[Push] = field(default_factory=list)
     connections: int = 0
 
     def __post_init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
+        self._socket = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._socket.getsockname()[1]
         self._closing = threading.Event()
 
     @property
