@@ -155,16 +155,20 @@ class LineObserver:
         threshold: Threshold | None = None,
         redact: Redact | None = None,
     ) -> None:
-        """``format``: json, text, or auto: text when ``stream`` is a terminal. ``redact``: see as_json."""
+        """``format`` and ``redact``: see use()."""
         self._clock = clock
         self._lock = Lock()
         self._events: list[LogEvent] = []
-        if format == "auto":
-            format = "text" if stream.isatty() else "json"
-        self._format = FORMATS[format] if redact is None else partial(FORMATS[format], redact=redact)
-        self._redact = redact
         self._threshold = threshold or Threshold()
         self._stream = stream
+        self.use(format, redact)
+
+    def use(self, format: str, redact: Redact | None) -> None:
+        """Write like this from now on. ``format``: json, text, or auto: text on a terminal. ``redact``: see as_json."""
+        if format == "auto":
+            format = "text" if self._stream.isatty() else "json"
+        self._format = FORMATS[format] if redact is None else partial(FORMATS[format], redact=redact)
+        self._redact = redact
 
     def __call__(self, event: LogEvent) -> None:
         level = event["log_level"]

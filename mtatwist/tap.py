@@ -119,21 +119,21 @@ class Mta(MultiService):
         shares = share_out(config.limits.connections, config.relay.connections, len(config.listen))
         self.dns = make_dns(config, reactor, metrics, deliveries=shares.deliveries)
         self.directory = CurrentDirectory(config, reactor, metrics)
-        self._recipients = CurrentRecipients(config, reactor, metrics, self.directory)
-        self._relaying = Relaying(
+        self.recipients = CurrentRecipients(config, reactor, metrics, self.directory)
+        self.relaying = Relaying(
             reactor,
             metrics,
             spool=self.spool,
             dns=self.dns,
             queue_time=self.queue_time,
-            listening=lambda: [one.bound for one in self._listeners if one.bound],
+            listening=lambda: [one.bound for one in self.listeners if one.bound],
         )
-        recipients = self._recipients.resolver
-        self.relay = self._relaying.manager(config, connections=shares.deliveries, recipients=recipients)
+        recipients = self.recipients.resolver
+        self.relay = self.relaying.manager(config, connections=shares.deliveries, recipients=recipients)
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
-        self._certificates = make_tls(config, reactor, metrics, wall=time.time)
-        self._users = Users(
+        self.certificates = make_tls(config, reactor, metrics, wall=time.time)
+        self.users = Users(
             config,
             reactor,
             metrics,
@@ -142,7 +142,7 @@ class Mta(MultiService):
             queue_time=self.queue_time.now,
         )
         self._usage = make_usage(config, reactor, metrics, submit=self.spool.submit, queue_time=self.queue_time.now)
-        tls = None if self._certificates is None else self._certificates.server
+        tls = None if self.certificates is None else self.certificates.server
         self._factories = partial(
             make_factories,
             reactor=reactor,
@@ -153,20 +153,20 @@ class Mta(MultiService):
             queue_time=self.queue_time.now,
             tls=tls,
             usage=self._usage,
-            checkers=self._users.checkers,
+            checkers=self.users.checkers,
         )
         factories = self._factories(config, recipients=recipients)
-        self._listeners = make_listeners(config, reactor, factories, tls=tls, fail=self._fail, lost=self._listener_lost)
-        for listener in self._listeners:
+        self.listeners = make_listeners(config, reactor, factories, tls=tls, fail=self._fail, lost=self._listener_lost)
+        for listener in self.listeners:
             listener.setServiceParent(self)
-        if self._certificates is not None:
-            self._certificates.setServiceParent(self)
+        if self.certificates is not None:
+            self.certificates.setServiceParent(self)
         self.watching = Watching(
             config,
             reactor,
             metrics,
             spool=self.spool,
-            listeners=self._listeners,
+            listeners=self.listeners,
             directory=self.directory,
             hosts=self.dns.hosts,
             wall=time.time,
@@ -179,21 +179,21 @@ class Mta(MultiService):
         """In a thread: how what is different in another configuration takes its place. Raises ConfigError."""
         reactor, metrics = self._reactor, self.metrics
         shares = share_out(config.limits.connections, config.relay.connections, len(config.listen))
-        before = self._recipients.resolver
-        recipients, new_recipients = self._recipients.prepare(config)
+        before = self.recipients.resolver
+        recipients, new_recipients = self.recipients.prepare(config)
         factories = self._factories(config, recipients=recipients)
         return [
             self.directory.prepare(config),
             new_recipients,
-            self._users.prepare(config),
+            self.users.prepare(config),
             prepare_dns(running, config, self.dns, reactor, metrics, deliveries=shares.deliveries),
-            self._relaying.prepare(
+            self.relaying.prepare(
                 self.relay, running, config, connections=shares.deliveries, recipients=(before, recipients)
             ),
-            prepare_tls(running, config, self._certificates, reactor, wall=time.time),
+            prepare_tls(running, config, self.certificates, reactor, wall=time.time),
             partial(self._usage.limit, make_limits(config)),
             partial(self.sessions.limit, shares.sessions, config.limits.connections_per_address),
-            *(partial(listener.use, factory) for listener, factory in zip(self._listeners, factories, strict=True)),
+            *(partial(listener.use, factory) for listener, factory in zip(self.listeners, factories, strict=True)),
             self.watching.prepare(running, config),
             prepare_control(config, self.control),
             prepare_log(running, config, self._observer, self.threshold),
@@ -215,7 +215,7 @@ class Mta(MultiService):
         """The ports are bound and privileges gone: open the spool, then begin."""
         try:
             # Before there are any threads: they would keep a process alive that has failed.
-            self._users.start()
+            self.users.start()
         except UserFileError as error:
             self._fail(os.EX_CONFIG, str(ConfigError.of(self.config, "auth.file", *str(error).splitlines())))
         try:
@@ -232,9 +232,9 @@ class Mta(MultiService):
                 f"server.data_dir {self.config.server.data_dir}: the spool can't be opened: {error}; check the disk"
                 " and the directory's owner before anything else touches it",
             )
-        if self._certificates is not None and self.config.embedded:
+        if self.certificates is not None and self.config.embedded:
             try:
-                self._certificates.load()
+                self.certificates.load()
             except CertificateError as error:
                 self.spool.stop()
                 self._fail(os.EX_CANTCREAT, str(error))
@@ -257,11 +257,11 @@ class Mta(MultiService):
             "start",
             version=__version__,
             pid=os.getpid(),
-            listen=[one.facts() for one in self._listeners],
+            listen=[one.facts() for one in self.listeners],
             health=self.watching.facts(),
         )
         if self.config.embedded:
-            _log.info("hint", text=hint(self.config, self._listeners))
+            _log.info("hint", text=hint(self.config, self.listeners))
         self.supervisor.ready()
 
     @property
@@ -295,7 +295,7 @@ class Mta(MultiService):
         sessions = Deferred.fromCoroutine(self._ended(lambda: self.sessions.shut_down(self._reactor, grace)))
         await self._ended(self.relay.stopService)
         await sessions
-        self._users.stop()
+        self.users.stop()
         await self._ended(self.directory.stop)
         globalLogPublisher.removeObserver(self._exhaustion)
         self._usage.stop()
@@ -327,7 +327,7 @@ class Mta(MultiService):
     def _listener_lost(self, code: int, why: str) -> None:
         """A port turns out, while we run, not to be bound. A server without any serves nobody: it ends."""
         _log.critical("listener_failed", reason=why)
-        if any(listener.accepting for listener in self._listeners):
+        if any(listener.accepting for listener in self.listeners):
             return
         # Nothing that is raised below the reactor ends it: this is how its process gets an exit code.
         self._reactor.addSystemEventTrigger("after", "shutdown", self._leave, code, why)

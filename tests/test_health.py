@@ -318,6 +318,7 @@ def test_a_long_queue(server: Whole) -> None:
 
 def test_a_directory_that_is_away(server: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     class Directory:
+        exists = True
         trouble: Exception | None = DirectoryTrouble("ldap://one.test: no connection")
 
         def search(self, filter: str, attributes: Any, limit: int) -> Deferred[Any]:
@@ -335,7 +336,7 @@ def test_a_directory_that_is_away(server: Whole, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_listener_that_is_gone(server: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(server.mta._listeners[0]), "accepting", False)
+    monkeypatch.setattr(type(server.mta.listeners[0]), "accepting", False)
     assert reasons(server) == {"listeners": "not bound: tcp:2525:interface=127.0.0.1"}
 
 

@@ -83,6 +83,17 @@ class Gate:
         self._turns = Turns(clock)
         self._under_way = 0
 
+    def use(self, checker: Any) -> None:
+        """From now on this one is asked. What another called wrong, and whose a name was, it may see otherwise."""
+        self._checker = checker
+        self._repeats.clear()
+        self._names = Names()
+
+    def limit(self, *, threshold: int, window: float, duration: float, address_threshold: int) -> None:
+        """See Lockout.limit()."""
+        self._lockout.limit(threshold=threshold, window=window, duration=duration, address_threshold=address_threshold)
+        self._pace.forgotten_after = window
+
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
         """(ICredentialsChecker) What the checker gives. Fires with UnauthorizedLogin or AuthUnavailable.
 

@@ -57,6 +57,13 @@ class Lockout:
         self._known = KnownNetworks()
         self._key = b""
 
+    def limit(self, *, threshold: int, window: float, duration: float, address_threshold: int) -> None:
+        """From now on these hold; what has been counted, and locked, stays."""
+        self._window = window
+        self._accounts.limit(threshold, window, duration)
+        self._pairs.limit(threshold, window, duration)
+        self._addresses.limit(address_threshold, window, duration)
+
     def closed(self, client: Client, now: float) -> Kind | None:
         """What keeps this client from having its password looked at; None: nothing.
 

@@ -32,7 +32,7 @@ class Pace:
     def __init__(self, forgotten_after: float) -> None:
         """``forgotten_after``: seconds after which it counts no more how long a refusal took; and, when a client had
         none in that time, its delay is the first one again."""
-        self._forgotten_after = forgotten_after
+        self.forgotten_after = forgotten_after
         # When, and how many steps: each took less than those before it, as others say nothing. So there are no more
         # of them than steps in LONGEST, and no number of quick ones pushes out a long one.
         self._taken: deque[tuple[float, int]] = deque()
@@ -52,11 +52,11 @@ class Pace:
         Whatever its reason was, it counts: were it otherwise, the delay would tell the reason.
         """
         times, last = self._refused.pop(client, (0, now))
-        times = 1 if last <= now - self._forgotten_after else times + 1
+        times = 1 if last <= now - self.forgotten_after else times + 1
         self._refused[client] = (times, now)
         if len(self._refused) > CLIENTS:
             del self._refused[next(iter(self._refused))]
-        while self._taken and self._taken[0][0] <= now - self._forgotten_after:
+        while self._taken and self._taken[0][0] <= now - self.forgotten_after:
             self._taken.popleft()
         # No power of two that does not fit.
         growing: float = min(FIRST_DELAY * 2.0 ** min(times - 1, 10), LONGEST_DELAY)

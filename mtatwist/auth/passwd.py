@@ -68,11 +68,14 @@ class PasswordFile:
         self._look_again = 0.0
         self._key = os.urandom(16)
 
-    def start(self) -> None:
-        """Read the file, start the threads. Raises UserFileError: the server can't start (EX_CONFIG)."""
+    def load(self) -> None:
+        """Read the file, for the first time; in whatever thread. Raises UserFileError."""
         self._mark = user_file.mark(self.path)
         self._take(user_file.read(self.path))
         self._look_again = self._reactor.seconds() + LOOK_SECONDS
+
+    def start(self) -> None:
+        """Start the threads, after load()."""
         self._pool.start()
 
     def stop(self) -> None:

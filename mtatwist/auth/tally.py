@@ -53,16 +53,21 @@ class Tallies:
         self, *, threshold: int, window: float, duration: float, changed: Callable[[Subject], None], limit: int
     ) -> None:
         """``changed`` is called with each subject that is different now."""
-        self._threshold = threshold
-        self._most = FORGIVEN * threshold
-        self._window = window
-        self._duration = duration
+        self.limit(threshold, window, duration)
         self._changed = changed
         self._limit = limit
         # The one that changed longest ago comes first, as does the lock that ends first. In a plain dict they would be
         # slow to find, behind all that has been deleted before them.
         self._tallies: OrderedDict[Subject, Tally] = OrderedDict()
         self.locks: OrderedDict[Subject, float] = OrderedDict()
+
+    def limit(self, threshold: int, window: float, duration: float) -> None:
+        """From now on these hold, for what has been counted before, too. Locks that there are end when they would have
+        ended."""
+        self._threshold = threshold
+        self._most = FORGIVEN * threshold
+        self._window = window
+        self._duration = duration
 
     def __len__(self) -> int:
         return len(self._tallies) + len(self.locks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +77,18 @@ class Directory:
         self._timers: dict[Server | None, IDelayedCall] = {}
         self._told: dict[tuple[Server | None, str], float] = {}
         self._running = False
+        self._retired = False
 
     @property
     def for_recipients(self) -> IDirectory:
         """The same directory, for those who look up recipients: however many, they never keep a login waiting for a
         thread or a place."""
         return self._recipients
+
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """Each server, by its URI, and why it is left alone; "" while it is not."""
+        return {server.uri: server.trouble for server in self._servers}
 
     @property
     def unfinished(self) -> int:
@@ -92,11 +98,19 @@ class Directory:
     def start(self) -> None:
         """The threads may begin. Looks at all servers, so that trouble shows at once."""
         self._running = True
+        self._metrics.directory_servers_down.value = 0
         for lane in self._lanes:
             lane.start()
         for server in self._servers:
             self._probe(server)
         self._timers[None] = self._reactor.callLater(TIDY_SECONDS, self._tidy)
+
+    def retire(self) -> None:
+        """Another one is in force: answer those who still ask, but look after the servers no more."""
+        self._retired = True
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
 
     def stop(self) -> Deferred[None]:
         """Whoever waits is told of trouble, all connections are cut, and the threads end; fires after that."""
@@ -185,7 +199,7 @@ class Directory:
             metrics.directory_untrusted.value += 1
         else:
             metrics.directory_unreachable.value += 1
-        if not self._running:
+        if not self._running or self._retired:
             return
         server.trouble = str(failed)
         if server not in self._down:
@@ -213,11 +227,11 @@ class Directory:
         self._probes.put(partial(self._run_probe, server))
 
     def _probe_later(self, server: Server) -> None:
-        if self._running:
+        if self._running and not self._retired:
             self._timers[server] = self._reactor.callLater(RETRY_SECONDS, self._probe, server)
 
     def _probed(self, server: Server, failed: ServerFailed | None) -> None:
-        if not self._running:
+        if not self._running or self._retired:
             return
         if failed is None:
             server.trouble = ""

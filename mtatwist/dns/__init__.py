@@ -25,6 +25,11 @@ class Dns(NamedTuple):
     resolver: Resolver
     hosts: Hosts
 
+    def become(self, other: Dns, *, forget: bool) -> None:
+        """Answer as ``other`` would from now on: see Resolver.become(). Nobody asks ``other`` itself."""
+        self.resolver.become(other.resolver, forget=forget)
+        self.hosts.become(other.hosts)
+
 
 def build(
     *,

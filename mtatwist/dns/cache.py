@@ -93,6 +93,14 @@ class Cache:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._octets = 0
 
+    def become(self, other: Cache) -> None:
+        """Keep what comes from now on for as long, and as much of it, as ``other`` would."""
+        self._limit = other._limit
+        self._minimum_ttl = other._minimum_ttl
+        self._maximum_ttl = other._maximum_ttl
+        self._maximum_stale = other._maximum_stale
+        self._make_room()
+
     def get(self, key: Key) -> Entry | None:
         """What is known, if it is of any use still."""
         entry = self._entries.get(key)
@@ -156,6 +164,9 @@ class Cache:
     def _store(self, key: Key, entry: Entry) -> None:
         self._entries[key] = entry
         self._octets += entry.answer.size if entry.answer is not None else 0
+        self._make_room()
+
+    def _make_room(self) -> None:
         while len(self._entries) > self._limit or self._octets > OCTETS_LIMIT:
             self._drop(next(iter(self._entries)))
         self._metrics.dns_cache_entries.value = len(self._entries)

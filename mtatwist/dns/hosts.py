@@ -52,6 +52,11 @@ class Hosts:
         self._system = system
         self._ipv6 = ipv6
 
+    def become(self, other: Hosts) -> None:
+        """Go by the files that ``other`` goes by."""
+        self._known = other._known
+        self._system = other._system
+
     def local(self, host: str) -> Addresses | None:
         """The addresses of a host that need no DNS: a literal, localhost, or a name of /etc/hosts."""
         try:

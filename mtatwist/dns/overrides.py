@@ -54,6 +54,12 @@ class Overrides:
             for domain, of_domain in self._configured_servers.items()
         }
 
+    def become(self, other: Overrides) -> None:
+        """Take what is configured from ``other``; what has been set since stays."""
+        self._configured = other._configured
+        self._configured_servers = other._configured_servers
+        self._servers = other._servers
+
     def __iter__(self) -> Iterator[Override]:
         """The names with fixed addresses as they are in force, in the order of the alphabet."""
         for name in sorted(self._configured.keys() | self._added.keys()):

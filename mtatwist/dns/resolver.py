@@ -74,6 +74,21 @@ class Resolver:
         self._slots = DeferredSemaphore(in_flight)
         self._under_way: dict[Key, _Lookup] = {}
 
+    def become(self, other: Resolver, *, forget: bool) -> None:
+        """Ask as ``other`` would from now on. With ``forget`` nothing is remembered any more, else all that was.
+        Lookups under way end as they began; overrides that were set by hand stay."""
+        self.overrides.become(other.overrides)
+        self._servers = other._servers
+        self._seconds = other._seconds
+        self._trust_ad = other._trust_ad
+        self._slots = other._slots
+        if forget:
+            # Not only emptied: what is under way must not come into it.
+            self._cache.clear()
+            self._cache = other._cache
+        else:
+            self._cache.become(other._cache)
+
     async def lookup(self, name: str, type: str, *, refresh: bool = False) -> Answer:
         """The answer for ``name`` and ``type`` ("MX", "A" ...). ``refresh``: not from what is remembered.
 
@@ -136,10 +151,10 @@ class Resolver:
                 raise DnsTrouble("too many lookups at once")
             lookup = self._under_way[key] = _Lookup(self._clock.seconds())
             lookup.work = Deferred.fromCoroutine(self._resolve(key)).addTimeout(self._seconds, self._clock)
-            lookup.work.addBoth(self._done, key, lookup)
+            lookup.work.addBoth(self._done, key, lookup, self._cache)
         return lookup.join(self._clock, seconds)
 
-    def _done(self, result: Answer | Failure, key: Key, lookup: _Lookup) -> None:
+    def _done(self, result: Answer | Failure, key: Key, lookup: _Lookup, cache: Cache) -> None:
         del self._under_way[key]
         metrics = self._metrics
         metrics.dns_seconds.observe(self._clock.seconds() - lookup.began)
@@ -148,14 +163,14 @@ class Resolver:
             if not result.check(DnsTrouble, TimeoutError, CancelledError):
                 _log.failure("lookup_crashed", result, name=key.name, type=key.type)
             why = str(result.value) if result.check(DnsTrouble) else "no DNS server answers"
-            self._cache.failed(key, why)
+            cache.failed(key, why)
             lookup.end(why)
             return
         if result.records:
             metrics.dns_answered.value += 1
         else:
             metrics.dns_absent.value += 1
-        self._cache.put(result)
+        cache.put(result)
         lookup.end(result)
 
     async def _resolve(self, key: Key) -> Answer:

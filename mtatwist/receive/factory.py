@@ -52,8 +52,7 @@ class Sessions:
     customer has at least that."""
 
     def __init__(self, connections: int, connections_per_address: int) -> None:
-        self._connections = connections
-        self._per_address = connections_per_address
+        self.limit(connections, connections_per_address)
         self._open: set[Connection] = set()
         self._by_network: Counter[str] = Counter()
         self._empty: Deferred[None] | None = None
@@ -63,6 +62,11 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def limit(self, connections: int, connections_per_address: int) -> None:
+        """How many there may be from now on; what is open goes on."""
+        self._connections = connections
+        self._per_address = connections_per_address
 
     def limit_for(self, address: str) -> tuple[str, int] | None:
         """The limit that keeps one more session from ``address`` out, and its value; None if there is room.

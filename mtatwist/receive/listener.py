@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from mtatwist.bound import BoundEndpoint
 from mtatwist.receive.factory import ReceiveFactory
+
+
+class Current(ServerFactory):
+    """Gives connections to a factory, which may be another one for the next: sessions stay with theirs."""
+
+    noisy = False
+
+    def __init__(self, factory: ReceiveFactory) -> None:
+        self.factory = factory
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """(ServerFactory)"""
+        return self.factory.buildProtocol(addr)
 
 
 class Listener(BoundEndpoint):
@@ -26,9 +41,14 @@ class Listener(BoundEndpoint):
         lost: Callable[[int, str], None],
     ) -> None:
         """``implicit_tls``: a context factory, or None. ``fail`` and ``lost``: see BoundEndpoint."""
-        wrapped = factory if implicit_tls is None else TLSMemoryBIOFactory(implicit_tls, False, factory, reactor)
+        self._current = current = Current(factory)
+        wrapped = current if implicit_tls is None else TLSMemoryBIOFactory(implicit_tls, False, current, reactor)
         super().__init__(reactor, "listen.endpoint", endpoint, wrapped, fail=fail, lost=lost)
         self._role = role
+
+    def use(self, factory: ReceiveFactory) -> None:
+        """New sessions are this one's from now on."""
+        self._current.factory = factory
 
     def facts(self) -> dict[str, Any]:
         """Where this really listens, and for whom."""

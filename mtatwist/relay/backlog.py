@@ -103,6 +103,11 @@ class Backlog:
             self._timer.cancel()
             self._timer = None
 
+    def use(self, ages: Sequence[tuple[float, bool]]) -> None:
+        """Look for messages of these ages from now on."""
+        self._ages = ages
+        self._after = [0] * len(ages)
+
     def look(self) -> None:
         """There may be something now that was not to be had before."""
         self._again = True
@@ -212,16 +217,17 @@ class Backlog:
     async def _claim_late(self) -> None:
         """Whatever their destination is like, senders are told when their mail is late, and when it is too old."""
         self._late_at = self._clock.seconds() + LATE_SECONDS
+        after = self._after
         for which, (age, unwarned) in enumerate(self._ages):
             if self._allowed() <= 0:
                 return
-            late = await self._spool.claim_late(self._wall() - age, self._after[which], unwarned, LATE_LIMIT)
+            late = await self._spool.claim_late(self._wall() - age, after[which], unwarned, LATE_LIMIT)
             # To the end, and again from the beginning; who has been looked at for a warning needs no second look.
             if late:
-                self._after[which] = late[-1].number
+                after[which] = late[-1].number
                 self._late_at = self._clock.seconds() + 1.0
                 self.look_by(self._late_at)
             elif not unwarned:
-                self._after[which] = 0
+                after[which] = 0
             for message in late:
                 self._take(message, True)

@@ -60,6 +60,11 @@ class Connections:
         self._resting: dict[Taker, None] = {}
         self._serving = False
 
+    def limit(self, limit: int) -> None:
+        """So many there may be from now on; who has one keeps it."""
+        self._limit = limit
+        self._serve_soon()
+
     @property
     def wanted(self) -> bool:
         """Does anybody wait who has none, and for whom none is on its way?"""
@@ -102,7 +107,7 @@ class Connections:
 
     def _serve(self) -> None:
         self._serving = False
-        for taker in list(self._line)[: self._limit - self._taken]:
+        for taker in list(self._line)[: max(0, self._limit - self._taken)]:
             if taker in self._line:
                 del self._line[taker]
                 self._taken += 1

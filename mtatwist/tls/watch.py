@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from mtatwist.tls.keypair import CertificateError, KeyPair
 from mtatwist.tls.pairs import Changes, Pairs
-from mtatwist.tls.server import ServerTls
+from mtatwist.tls.server import Contexts, ServerTls
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
@@ -73,6 +73,31 @@ class CertificateWatch(Service):
             self._timer.cancel()
             self._timer = None
 
+    def use(self, pairs: Pairs, contexts: Contexts, interval: float) -> None:
+        """From now on these pairs, which have been read, and their contexts; other files than before."""
+        self._pairs = pairs
+        self._interval = interval
+        self.server.use(contexts)
+        if self.running:
+            self._tell(pairs.in_force)
+            self._judge_dates()
+        if self._timer is not None:
+            self._timer.reset(interval)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What is shown to clients, and until when it is good."""
+        now = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC)
+        return [
+            {
+                "key": pair.files.certificate_key,
+                "certificate": pair.files.certificate,
+                "names": list(pair.names),
+                "expires": round(pair.ends.timestamp()),
+                "days_left": pair.days_left(now),
+            }
+            for pair in self._pairs.in_force
+        ]
+
     def reload(self) -> None:
         """Look now: somebody says that the files have changed."""
         self._asked = True
@@ -89,8 +114,12 @@ class CertificateWatch(Service):
         asked, self._asked = self._asked, False
         self._looking = True
         try:
-            self._apply(await self._in_thread(self._pairs.look, asked=asked), asked)
-            self._judge_dates()
+            pairs = self._pairs
+            changes = await self._in_thread(pairs.look, asked=asked)
+            # Meanwhile others may have taken their place.
+            if pairs is self._pairs:
+                self._apply(changes, asked)
+                self._judge_dates()
         except Exception:
             self._metrics.tls_watch_errors.value += 1
             _log.failure("certificate_watch_failed")

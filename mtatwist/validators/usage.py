@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from mtatwist.smtp.reply import Reply
 from mtatwist.store import usage as kept
+from mtatwist.store.usage import KeptWindow
 from mtatwist.validators.window import Limit, Window, newest
 
 if TYPE_CHECKING:
@@ -91,6 +92,16 @@ class Usage:
             timer.cancel()
             self._save()
 
+    def limit(self, limits: Sequence[Limit]) -> None:
+        """From now on these limits hold. What was counted for windows of the same length counts on."""
+        if limits == self._limits:
+            return
+        self._limits = limits
+        now = self._now()
+        for account, before in list(self._windows.items()):
+            self._windows[account] = self._as_kept([window.kept() for window in before], self._fresh(), now)
+            self._change(account)
+
     def refusal(self, session: Session, recipients: int) -> Reply | None:
         """Why one more message, to so many recipients, is too much for now; None: it is not. Somebody has logged in."""
         account = session.user
@@ -128,8 +139,10 @@ class Usage:
 
     def count(self, account: str, recipients: int, session: Session) -> None:
         """One message more was sent, in that session."""
+        if not self._limits:
+            return
         now = self._now()
-        windows = self._windows.pop(account, None) or [Window(limit) for limit in self._limits]
+        windows = self._windows.pop(account, []) or self._fresh()
         self._windows[account] = windows
         for window in windows:
             if window.add(now, 1 if window.limit.what == "messages" else recipients):
@@ -174,20 +187,28 @@ class Usage:
 
         self._submit(kept.save, rows).addErrback(not_saved)
 
-    def _loaded(self, rows: dict[str, list[kept.KeptWindow]]) -> None:
+    def _loaded(self, rows: dict[str, list[KeptWindow]]) -> None:
         now = self._now()
         since, self._windows = self._windows, {}
         for account, windows in sorted(rows.items(), key=lambda row: max(map(newest, row[1]), default=0.0)):
-            mine = since.pop(account, None) or [Window(limit) for limit in self._limits]
-            for window in mine:
-                for each in windows:
-                    if (each.what, each.seconds) == (window.limit.what, window.limit.seconds):
-                        window.restore(each, now)
+            mine = self._as_kept(windows, since.pop(account, []) or self._fresh(), now)
             if any(window.total(now) for window in mine):
                 self._windows[account] = mine
             else:
                 self._change(account)
         self._windows.update(since)
+
+    def _fresh(self) -> list[Window]:
+        return [Window(limit) for limit in self._limits]
+
+    @staticmethod
+    def _as_kept(kept: Sequence[KeptWindow], windows: list[Window], now: float) -> list[Window]:
+        """These windows, with what was kept of others of the same length."""
+        for window in windows:
+            for each in kept:
+                if (each.what, each.seconds) == (window.limit.what, window.limit.seconds):
+                    window.restore(each, now)
+        return windows
 
     def _not_loaded(self, failure: Any) -> None:
         _log.error("submission_usage_not_loaded", error=failure.getErrorMessage())

@@ -1,8 +1,12 @@
-"""The LDAP directory, and the checker that asks it."""
+"""The LDAP directory that is in force, and the checker that asks it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
 
 from mtatwist.auth.ldap import LdapChecker
 from mtatwist.auth.offline import OfflineCache
@@ -12,8 +16,9 @@ from mtatwist.directory.connection import Access
 from mtatwist.directory.directory import Directory
 from mtatwist.directory.server import Server
 from mtatwist.directory.tls import make_context
-from mtatwist.interfaces import IDirectory
+from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
 from mtatwist.metrics.instruments import Instruments
+from mtatwist.wiring.swap import Replaced, Swap, nothing
 
 WAITING = 500
 """Requests of logins that wait for a connection, and as many lookups of recipients; with a directory that takes 10 ms,
@@ -73,3 +78,74 @@ def make_ldap_checker(config: Config, directory: IDirectory, reactor: Any, metri
         clock=reactor,
         offline=offline,
     )
+
+
+@implementer(IDirectory)
+class _InForce:
+    """See IDirectory. Whoever was given this asks the directory in force; when there is none, that is trouble."""
+
+    def __init__(self, in_force: Callable[[], IDirectory | None]) -> None:
+        self._in_force = in_force
+
+    def search(self, filter: str, attributes: Sequence[str], limit: int = 2) -> Deferred[Sequence[IEntry]]:
+        """See IDirectory."""
+        directory = self._in_force()
+        return fail(_NONE) if directory is None else directory.search(filter, attributes, limit)
+
+    def bind(self, dn: str, password: str) -> Deferred[bool]:
+        """See IDirectory."""
+        directory = self._in_force()
+        return fail(_NONE) if directory is None else directory.bind(dn, password)
+
+
+_NONE = DirectoryTrouble("the configuration names no directory")
+
+
+class CurrentDirectory(_InForce):
+    """The directory that the configuration names now, if it names any. ``for_recipients``: see Directory."""
+
+    def __init__(self, config: Config, reactor: Any, metrics: Instruments) -> None:
+        """Raises ConfigError."""
+        super().__init__(lambda: self._directory)
+        self.for_recipients = _InForce(lambda: None if self._directory is None else self._directory.for_recipients)
+        self._reactor = reactor
+        self._metrics = metrics
+        self._replaced = Replaced(reactor)
+        self._directory = make_directory(config, reactor, metrics)
+        self._settings = config.auth.ldap
+
+    @property
+    def exists(self) -> bool:
+        """Is there one?"""
+        return self._directory is not None
+
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """See Directory.troubles: its servers now."""
+        return {} if self._directory is None else self._directory.troubles
+
+    def start(self) -> None:
+        """Requests are answered from now on."""
+        if self._directory is not None:
+            self._directory.start()
+
+    def prepare(self, config: Config) -> Swap:
+        """For another configuration. The directory before ends what it has to do. Raises ConfigError."""
+        if config.auth.ldap == self._settings:
+            return nothing
+        directory = make_directory(config, self._reactor, self._metrics)
+
+        def swap() -> None:
+            before, self._directory, self._settings = self._directory, directory, config.auth.ldap
+            if before is not None:
+                before.retire()
+                self._replaced.add(before.stop)
+            self.start()
+
+        return swap
+
+    async def stop(self) -> None:
+        """All requests end, and the threads."""
+        self._replaced.stop()
+        if self._directory is not None:
+            await self._directory.stop()

@@ -13,6 +13,13 @@ from mtatwist.config import Config
 from mtatwist.metrics.instruments import Instruments
 
 
+def make_thresholds(config: Config) -> dict[str, Any]:
+    """What the lockout takes of the configuration."""
+    return {
+        name: getattr(config.auth.lockout, name) for name in ("threshold", "window", "duration", "address_threshold")
+    }
+
+
 def make_gate(
     config: Config,
     reactor: Any,
@@ -24,15 +31,9 @@ def make_gate(
 ) -> Gate:
     """As ``[auth.lockout]`` says. ``checker`` is the backend's; ``submit`` the spool's."""
     settings = config.auth.lockout
-    lockout = Lockout(
-        threshold=settings.threshold,
-        window=settings.window,
-        duration=settings.duration,
-        address_threshold=settings.address_threshold,
-    )
     return Gate(
         checker,
-        lockout,
+        Lockout(**make_thresholds(config)),
         submit=submit,
         clock=reactor,
         now=queue_time,

@@ -1,4 +1,4 @@
-"""The listeners, and all that stands behind them up to the spool."""
+"""The listeners, and all that stands behind them up to the spool: that may be another one for each new session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 from mtatwist.config import Config
-from mtatwist.envelope import Message, Recipient
+from mtatwist.envelope import Message
 from mtatwist.interfaces import ISpool
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.bounds import Limits, Timeouts
@@ -20,34 +20,31 @@ from mtatwist.receive.factory import ReceiveFactory, Sessions
 from mtatwist.receive.listener import Listener
 from mtatwist.recipients.resolve import Resolver
 from mtatwist.smtp.address import DomainSet
-from mtatwist.smtp.reply import Reply
 from mtatwist.validators import build
 from mtatwist.validators.chain import Chain
 from mtatwist.validators.usage import Usage
 from mtatwist.values.fields import fields
 from mtatwist.wiring.auth import make_logins
+from mtatwist.wiring.relay import make_refusal
 from mtatwist.wiring.submission import make_submission
 
 
-def make_listeners(
+def make_factories(
     config: Config,
+    *,
     reactor: Any,
     metrics: Instruments,
-    *,
     spool: ISpool,
     sessions: Sessions,
     wake: Callable[[Message], None],
     queue_time: Callable[[], float],
-    refuse_mailbox: Callable[[Recipient], Reply | None],
     recipients: Resolver | None,
     tls: IOpenSSLServerConnectionCreator | None,
     checkers: Sequence[ICredentialsChecker],
-    usage: Usage | None,
-    fail: Callable[[int, str], NoReturn],
-    lost: Callable[[int, str], None],
-) -> list[Listener]:
-    """One for each ``[[listen]]``; ``tls`` is what they begin TLS with; ``checkers`` are the portal's;
-    ``usage`` is what accounts have sent."""
+    usage: Usage,
+) -> list[ReceiveFactory]:
+    """What makes the sessions of each ``[[listen]]``; ``tls`` is what they begin TLS with; ``checkers`` are the
+    portal's; ``usage`` is what accounts have sent."""
     relay = config.relay
     domains = DomainSet(relay.domains)
     validators = build(
@@ -55,7 +52,7 @@ def make_listeners(
         message_size=config.limits.message_size,
         has_room=spool.has_room,
         domains=domains,
-        refuse_mailbox=refuse_mailbox,
+        refuse_mailbox=make_refusal(config),
         devices=[(device.network, device.senders) for device in relay.devices],
         networks=relay.networks,
         metrics=metrics,
@@ -84,28 +81,44 @@ def make_listeners(
     )
     portal = Portal(Realm(door), checkers)
     return [
+        ReceiveFactory(
+            portal,
+            clock=reactor,
+            sessions=sessions,
+            chain=chain,
+            metrics=metrics,
+            hostname=config.server.hostname,
+            limits=Limits(**fields(config.limits, Limits)),
+            timeouts=Timeouts(**fields(config.timeouts, Timeouts)),
+            networks=[*relay.networks, *(device.network for device in relay.devices)],
+            role=listen.role,
+            tls_context=tls if listen.tls == "starttls" else None,
+            implicit_tls=listen.tls == "implicit",
+            logins=make_logins(config),
+        )
+        for listen in config.listen
+    ]
+
+
+def make_listeners(
+    config: Config,
+    reactor: Any,
+    factories: Sequence[ReceiveFactory],
+    *,
+    tls: IOpenSSLServerConnectionCreator | None,
+    fail: Callable[[int, str], NoReturn],
+    lost: Callable[[int, str], None],
+) -> list[Listener]:
+    """One for each ``[[listen]]``. ``fail`` and ``lost``: see BoundEndpoint."""
+    return [
         Listener(
             reactor,
             listen.endpoint,
-            ReceiveFactory(
-                portal,
-                clock=reactor,
-                sessions=sessions,
-                chain=chain,
-                metrics=metrics,
-                hostname=config.server.hostname,
-                limits=Limits(**fields(config.limits, Limits)),
-                timeouts=Timeouts(**fields(config.timeouts, Timeouts)),
-                networks=[*relay.networks, *(device.network for device in relay.devices)],
-                role=listen.role,
-                tls_context=tls if listen.tls == "starttls" else None,
-                implicit_tls=listen.tls == "implicit",
-                logins=make_logins(config),
-            ),
+            factory,
             role=listen.role,
             implicit_tls=tls if listen.tls == "implicit" else None,
             fail=fail,
             lost=lost,
         )
-        for listen in config.listen
+        for listen, factory in zip(config.listen, factories, strict=True)
     ]

@@ -9,18 +9,42 @@ from typing import Any, TypeVar
 from twisted.internet.threads import deferToThreadPool
 
 from mtatwist.config import Config, ConfigError, Problem
-from mtatwist.directory.directory import Directory
+from mtatwist.interfaces import IDirectory
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.recipients.directory import DirectoryRecipients, Searches
 from mtatwist.recipients.files import FileError, WatchedTable
 from mtatwist.recipients.resolve import Resolver
 from mtatwist.recipients.tables import parse_aliases, parse_recipients
 from mtatwist.smtp.address import DomainSet
+from mtatwist.wiring.directory import CurrentDirectory
+from mtatwist.wiring.swap import Swap, nothing
 
 T = TypeVar("T")
 
 
-def make_recipients(config: Config, reactor: Any, metrics: Instruments, directory: Directory | None) -> Resolver | None:
+class CurrentRecipients:
+    """What answers for the recipients at our domains now; ``resolver`` is None where nobody is asked."""
+
+    def __init__(self, config: Config, reactor: Any, metrics: Instruments, directory: CurrentDirectory) -> None:
+        """Raises ConfigError."""
+        self._make = partial(make_recipients, reactor=reactor, metrics=metrics, directory=directory.for_recipients)
+        self.resolver = self._make(config)
+        self._of = config.relay, config.auth.ldap
+
+    def prepare(self, config: Config) -> tuple[Resolver | None, Swap]:
+        """What answers under another configuration. Raises ConfigError."""
+        of = config.relay, config.auth.ldap
+        if of == self._of:
+            return self.resolver, nothing
+        resolver = self._make(config)
+
+        def swap() -> None:
+            self.resolver, self._of = resolver, of
+
+        return resolver, swap
+
+
+def make_recipients(config: Config, reactor: Any, metrics: Instruments, directory: IDirectory) -> Resolver | None:
     """As ``[relay]`` and ``[auth.ldap]`` say; None where neither knows of anybody. Raises ConfigError."""
     relay, ldap = config.relay, config.auth.ldap
     is_ours = DomainSet(relay.domains).__contains__
@@ -42,7 +66,7 @@ def make_recipients(config: Config, reactor: Any, metrics: Instruments, director
     aliases = watched("relay.aliases", relay.aliases, parse_aliases)
     listed = watched("relay.recipients", relay.recipients, parse_recipients)
     asked = None
-    if directory is not None and (ldap.recipient_filter or ldap.alias_filter):
+    if ldap.recipient_filter or ldap.alias_filter:
         searches = Searches(
             recipient_filter=ldap.recipient_filter,
             alias_filter=ldap.alias_filter,
@@ -52,7 +76,7 @@ def make_recipients(config: Config, reactor: Any, metrics: Instruments, director
             address_attributes=ldap.address_attributes,
             members=relay.expansion,
         )
-        asked = DirectoryRecipients(directory.for_recipients, searches, clock=reactor)
+        asked = DirectoryRecipients(directory, searches, clock=reactor)
     if aliases is None and listed is None and asked is None:
         return None
     return Resolver(

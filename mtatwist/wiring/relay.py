@@ -25,6 +25,7 @@ from mtatwist.transports import REGISTRY
 from mtatwist.transports.dial import Target
 from mtatwist.transports.smtp import ClientTimeouts
 from mtatwist.values.fields import fields
+from mtatwist.wiring.swap import Swap
 
 
 class Relaying:
@@ -52,27 +53,48 @@ class Relaying:
         """To be started, and stopped. ``connections``: the most to all next hops; ``recipients`` tells who exists."""
         return RelayManager(
             self._spool,
-            **self.settings(config, connections=connections, recipients=recipients),
+            **self._ways(config, recipients),
+            **self._settings(config, connections),
             clock=self._reactor,
             wall=self._queue_time.now,
             metrics=self._metrics,
         )
 
-    def settings(self, config: Config, *, connections: int, recipients: Resolver | None) -> dict[str, Any]:
-        """What the manager takes of the configuration: see RelayManager."""
-        return {
-            "routes": make_routes(config),
-            "transport": partial(self._transport, config, recipients),
-            "schedule": make_schedule(config),
-            "reporter": Reporter(
-                self._spool,
-                hostname=config.server.hostname,
-                return_size=config.relay.return_size,
-                shown=self._queue_time.shown,
-                metrics=self._metrics,
-            ),
-            "connections": connections,
-        }
+    def prepare(
+        self,
+        manager: RelayManager,
+        running: Config,
+        config: Config,
+        *,
+        connections: int,
+        recipients: tuple[Resolver | None, Resolver | None],
+    ) -> Swap:
+        """For another configuration; ``recipients`` of before and of then. Connections are kept where their ways are
+        the same."""
+        settings = self._settings(config, connections)
+        before, then = recipients
+        same = before is then and _parts_of_ways(running) == _parts_of_ways(config)
+        ways = None if same else self._ways(config, then)
+
+        def swap() -> None:
+            manager.use(**settings)
+            if ways is not None:
+                manager.go(**ways)
+
+        return swap
+
+    def _ways(self, config: Config, recipients: Resolver | None) -> dict[str, Any]:
+        return {"routes": make_routes(config), "transport": partial(self._transport, config, recipients)}
+
+    def _settings(self, config: Config, connections: int) -> dict[str, Any]:
+        reporter = Reporter(
+            self._spool,
+            hostname=config.server.hostname,
+            return_size=config.relay.return_size,
+            shown=self._queue_time.shown,
+            metrics=self._metrics,
+        )
+        return {"schedule": make_schedule(config), "reporter": reporter, "connections": connections}
 
     def _transport(self, config: Config, recipients: Resolver | None, route: Route) -> Any:
         return REGISTRY[route.transport](
@@ -83,12 +105,12 @@ class Relaying:
             tls=route.tls,
             tls_context=client_context,
             metrics=self._metrics,
-            targets=self._targets(config, route),
+            targets=self.targets(config, route),
             recipient_delimiter=config.relay.recipient_delimiter,
             keeps_detail=recipients.keeps_detail if recipients else None,
         )
 
-    def _targets(self, config: Config, route: Route) -> Callable[[str], Awaitable[Sequence[Target]]]:
+    def targets(self, config: Config, route: Route) -> Callable[[str], Awaitable[Sequence[Target]]]:
         """How the addresses behind a destination of this route are found."""
         if route.next_hop is not None:
             return SmartHosts(self._dns.hosts).targets
@@ -96,6 +118,10 @@ class Relaying:
         return Exchanges(
             self._dns.resolver, self._dns.hosts, ourselves, port=route.mx_port, loopback=route.mx_loopback
         ).targets
+
+
+def _parts_of_ways(config: Config) -> Any:
+    return config.routes, config.timeouts.client, config.server.hostname, config.relay.recipient_delimiter
 
 
 def make_routes(config: Config) -> list[Route]:

@@ -15,6 +15,18 @@ from mtatwist.validators.window import Limit
 from mtatwist.values.numbers import show_rate
 
 
+def make_limits(config: Config) -> list[Limit]:
+    """As ``[submission] messages`` and ``recipients`` say; none without the validator that asks for them."""
+    settings = config.submission
+    if "rate" not in config.validators.order:
+        return []
+    return [
+        Limit(what, rate.count, rate.seconds, show_rate(rate))
+        for what, rates in (("messages", settings.messages), ("recipients", settings.recipients))
+        for rate in rates
+    ]
+
+
 def make_usage(
     config: Config,
     reactor: Any,
@@ -22,20 +34,12 @@ def make_usage(
     *,
     submit: Callable[[Any, Any], Deferred[Any]],
     queue_time: Callable[[], float],
-) -> Usage | None:
-    """Counts for ``[submission] messages`` and ``recipients``; None: there is no limit. ``submit`` is the spool's."""
-    settings = config.submission
-    limits = [
-        Limit(what, rate.count, rate.seconds, show_rate(rate))
-        for what, rates in (("messages", settings.messages), ("recipients", settings.recipients))
-        for rate in rates
-    ]
-    if not limits or "rate" not in config.validators.order:
-        return None
-    return Usage(limits, now=queue_time, clock=reactor, submit=submit, metrics=metrics)
+) -> Usage:
+    """What accounts send, counted. ``submit`` is the spool's. To be started, and stopped."""
+    return Usage(make_limits(config), now=queue_time, clock=reactor, submit=submit, metrics=metrics)
 
 
-def make_submission(config: Config, usage: Usage | None) -> Submission:
+def make_submission(config: Config, usage: Usage) -> Submission:
     """As ``[submission]`` says."""
     return Submission(
         delimiter=config.relay.recipient_delimiter, received_user=config.submission.received_user, usage=usage

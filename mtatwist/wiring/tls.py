@@ -18,6 +18,7 @@ from mtatwist.tls.pairs import Pairs
 from mtatwist.tls.policy import Policy
 from mtatwist.tls.watch import CertificateWatch
 from mtatwist.values.fields import fields
+from mtatwist.wiring.swap import Swap, nothing
 
 
 def make_tls(
@@ -31,12 +32,7 @@ def make_tls(
     if not config.tls.pairs:
         return None
     certificates = CertificateWatch(
-        Pairs(
-            [Files(*each) for each in config.tls.pairs],
-            Policy(**fields(config.tls, Policy)),
-            seconds=reactor.seconds,
-            prepare=partial(_make_our_own, config, wall) if config.embedded else None,
-        ),
+        _pairs(config, reactor, wall),
         interval=config.tls.reload,
         clock=reactor,
         wall=wall,
@@ -49,6 +45,34 @@ def make_tls(
         except CertificateError as error:
             raise ConfigError.of(config, error.key, error.reason) from None
     return certificates
+
+
+def prepare_tls(
+    running: Config, config: Config, certificates: CertificateWatch | None, reactor: Any, *, wall: Callable[[], float]
+) -> Swap:
+    """For another configuration; with the same one, the files are looked at: they may have changed. Raises ConfigError.
+
+    Whether there is TLS at all is a matter of the listeners, and these take a restart.
+    """
+    if certificates is None:
+        return nothing
+    if not config.tls.pairs or config.tls == running.tls:
+        return certificates.reload
+    pairs = _pairs(config, reactor, wall)
+    try:
+        contexts = pairs.load()
+    except CertificateError as error:
+        raise ConfigError.of(config, error.key, error.reason) from None
+    return partial(certificates.use, pairs, contexts, config.tls.reload)
+
+
+def _pairs(config: Config, reactor: Any, wall: Callable[[], float]) -> Pairs:
+    return Pairs(
+        [Files(*each) for each in config.tls.pairs],
+        Policy(**fields(config.tls, Policy)),
+        seconds=reactor.seconds,
+        prepare=partial(_make_our_own, config, wall) if config.embedded else None,
+    )
 
 
 def _in_thread(reactor: Any, work: Callable[..., Any], **arguments: Any) -> Deferred[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
@@ -18,7 +19,7 @@ from mtatwist.config import Config, ConfigError, Problem
 from mtatwist.dns.hosts import Hosts
 from mtatwist.health.readiness import NotReady, Phase, Readiness
 from mtatwist.health.site import Answers, HealthSite
-from mtatwist.interfaces import DirectoryTrouble, IDirectory
+from mtatwist.interfaces import DirectoryTrouble
 from mtatwist.metrics import otlp, text
 from mtatwist.metrics.collector import Collector, trust_in
 from mtatwist.metrics.instruments import Instruments
@@ -27,6 +28,8 @@ from mtatwist.metrics.push import PushLoop
 from mtatwist.metrics.queue import QueueWatch
 from mtatwist.receive.listener import Listener
 from mtatwist.spool.sqlite import SqliteSpool
+from mtatwist.wiring.directory import CurrentDirectory
+from mtatwist.wiring.swap import Swap
 
 _log = Logger()
 
@@ -48,7 +51,7 @@ class Watching:
         *,
         spool: SqliteSpool,
         listeners: Sequence[Listener],
-        directory: IDirectory | None,
+        directory: CurrentDirectory,
         hosts: Hosts,
         wall: Callable[[], float],
         queue_time: Callable[[], float],
@@ -61,24 +64,43 @@ class Watching:
         self._directory = directory
         self._hosts = hosts
         self._queue_limit = config.health.queue_limit
-        checks = {"spool": self._check_spool, "queue": self._check_queue, "listeners": self._check_listeners}
-        if directory is not None:
-            checks["directory"] = self._check_directory
+        checks = {
+            "spool": self._check_spool,
+            "queue": self._check_queue,
+            "listeners": self._check_listeners,
+            "directory": self._check_directory,
+        }
         self.readiness = Readiness(checks, clock=reactor)
         self._process = ProcessWatch(reactor, metrics)
         self._queue = QueueWatch(spool.survey, interval=COUNT_SECONDS, clock=reactor, now=queue_time, metrics=metrics)
         self._endpoint: BoundEndpoint | None = None
-        self._push: PushLoop | None = None
         if config.health.endpoint is not None:
             answers = Answers(self.readiness, metrics, self._text, text.CONTENT_TYPE)
             site = HealthSite(answers, reactor)
             endpoint = config.health.endpoint
             self._endpoint = BoundEndpoint(reactor, "health.endpoint", endpoint, site, fail=fail, lost=_not_bound)
-        if config.metrics.endpoint is not None:
-            self._push = self._make_push(config, config.metrics.endpoint, reactor, wall)
+        self._make_push = partial(self._push_loop, reactor, wall, wall())
+        self._push = self._make_push(config)
 
-    def _make_push(self, config: Config, endpoint: str, reactor: Any, wall: Callable[[], float]) -> PushLoop:
-        settings, started = config.metrics, wall()
+    def prepare(self, running: Config, config: Config) -> Swap:
+        """For another configuration. A push loop that is replaced pushes once more. Raises ConfigError."""
+        same = (running.metrics, running.server.hostname) == (config.metrics, config.server.hostname)
+        push = self._push if same else self._make_push(config)
+
+        def swap() -> None:
+            self._queue_limit = config.health.queue_limit
+            before, self._push = self._push, push
+            if before is not push and before is not None and before.running:
+                maybeDeferred(before.stopService).addErrback(lambda failure: _log.failure("stop_failed", failure))
+            if self.readiness.phase is not Phase.STARTING:
+                self._run()
+
+        return swap
+
+    def _push_loop(self, reactor: Any, wall: Callable[[], float], started: float, config: Config) -> PushLoop | None:
+        settings, endpoint = config.metrics, config.metrics.endpoint
+        if endpoint is None:
+            return None
         try:
             trust = trust_in(settings.ca_file)
         except AuthoritiesError as error:
@@ -128,9 +150,18 @@ class Watching:
 
     def start(self) -> None:
         """The spool is open and mail flows."""
-        for service in self._services():
-            service.startService()
+        self._run()
         self.readiness.phase = Phase.RUNNING
+
+    def _run(self) -> None:
+        """What is wanted, and nothing else."""
+        wanted = self._services()
+        for service in (self._process, self._queue):
+            if service.running and service not in wanted:
+                service.stopService()
+        for each in wanted:
+            if not each.running:
+                each.startService()
 
     def stopping(self) -> None:
         """From now on the spool is not asked any more, and whoever asks us hears that we go."""
@@ -147,6 +178,10 @@ class Watching:
     def facts(self) -> dict[str, Any] | None:
         """Where health is asked for."""
         return None if self._endpoint is None else self._endpoint.facts()
+
+    def collector(self) -> dict[str, Any] | None:
+        """How it is with the push; None where nobody asks for it."""
+        return None if self._push is None else self._push.facts()
 
     def _text(self) -> bytes:
         self._process.read()
@@ -173,7 +208,8 @@ class Watching:
                 raise NotReady(f"not bound: {listener.facts()['endpoint']}")
 
     async def _check_directory(self) -> None:
-        assert self._directory is not None
+        if not self._directory.exists:
+            return
         try:
             await self._directory.search("(objectClass=*)", ["1.1"], 1)
         except DirectoryTrouble as error:

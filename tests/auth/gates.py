@@ -188,7 +188,7 @@ class Guarded:
             submit=Store().submit,
             queue_time=server.mta.queue_time.now,
         )
-        server.reactor.tcpServers[0][1].portal.registerChecker(gate)
+        server.reactor.tcpServers[0][1].factory.portal.registerChecker(gate)
 
     def log_in(self, secret: str = "secret", user: str = "alice", peer: str = HOME) -> str:
         """The reply to a login in a session of its own."""

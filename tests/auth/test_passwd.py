@@ -47,6 +47,7 @@ class Rig:
     def start(self, text: str | None = None, mode: int = 0o600) -> None:
         if text is not None:
             self.write(text, mode)
+        self.checker.load()
         self.checker.start()
 
     def begin(self, user: str, secret: str = RIGHT) -> Deferred[Account]:

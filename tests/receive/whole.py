@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
+from control.visitor import NotedSocket
 from dialogue import Settings, Wire
 from dialogue_servers import MoodyChecker, make_wire
 from rigs.fake_dns import FakeNetwork
@@ -39,7 +40,7 @@ BASE: dict[str, dict[str, str]] = {
 }
 """What stands in the file unless a test writes something else: values as TOML."""
 
-ARRAYS = ("listen", "route", "dns.override", "tls.name", "relay.device")
+ARRAYS = ("listen", "route", "dns.override", "tls.name", "relay.device", "control.token")
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 HELD = "held"
@@ -134,6 +135,10 @@ class Users:
     def start(self) -> None:
         """See wiring.auth.Users."""
 
+    def prepare(self, config: Any) -> Any:
+        """See wiring.auth.Users."""
+        return lambda: None
+
     def stop(self) -> None:
         """See wiring.auth.Users."""
 
@@ -191,17 +196,27 @@ class Whole:
         patch.setattr(dns, "Network", lambda reactor: self.network)
         directory.mkdir(exist_ok=True)
         (directory / "data").mkdir(exist_ok=True)
-        file = directory / "mta.toml"
-        file.write_text(toml(settings or {}))
-        self.config = load(file)
+        self.file = directory / "mta.toml"
+        self.file.write_text(toml(settings or {}))
+        self.config = load(self.file)
         self.checker = MoodyChecker("works", deque())
         patch.setattr(tap, "Users", lambda *arguments, **settings: Users(self.checker))
+        patch.setattr(wiring.control, "ControlSocket", NotedSocket)
         # There are no threads in memory.
         patch.setattr(wiring.tls, "_in_thread", lambda reactor, work, **arguments: maybeDeferred(work, **arguments))
         self.mta = tap.Mta(self.config, self.reactor)
+        patch.setattr(self.mta.reloader, "_in_thread", maybeDeferred)
         self.spool: Any = self.mta.spool
         self.metrics = self.mta.metrics
         self.mta.startService()
+
+    def reload(self, settings: dict[str, str]) -> Any:
+        """The file says something else, and the server is told: what came of it."""
+        self.file.write_text(toml(settings))
+        results: list[Any] = []
+        self.mta.reload().addBoth(results.append)
+        (result,) = results
+        return result
 
     def connect(self, peer: str = "192.0.2.7") -> Session:
         """A client comes to the first listener."""
