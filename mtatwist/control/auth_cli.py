@@ -5,16 +5,16 @@ Exit codes of ``auth test``: 0, let in; 77 (EX_NOPERM), refused; 75 (EX_TEMPFAIL
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 from twisted.cred.error import LoginFailed
 
 from mtatwist.auth.prepare import prepare_password
+from mtatwist.control import queue_words as words
 from mtatwist.control.client import Client
 from mtatwist.control.commands import AuthLocks, AuthTest, AuthUnlock
 from mtatwist.control.live import fail, json_option, say, say_rows, server
@@ -31,16 +31,12 @@ def auth() -> None:
     """See and end the locks of those who log in, and try a login."""
 
 
-def _time(seconds: float) -> str:
-    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
 COLUMNS: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]] = (
     ("LOCK", lambda row: str(row["kind"])),
     ("USER", lambda row: row["user"] or ""),
     ("ADDRESS", lambda row: row["address"] or ""),
-    ("UNTIL", lambda row: _time(row["until"])),
-    ("LEFT", lambda row: f"{row['left']:.0f} s"),
+    ("UNTIL", lambda row: row["until"].replace("T", " ")),
+    ("LEFT", lambda row: words.duration(row["left"])),
 )
 """What is shown of a lock."""
 
@@ -55,7 +51,11 @@ def locks() -> None:
 
 def _locks(client: Client) -> Iterator[dict[str, Any]]:
     for answer in client.rows(AuthLocks):
-        yield from answer["rows"]
+        yield from _in_json(answer["rows"])
+
+
+def _in_json(locks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**lock, "until": words.iso(lock["until"])} for lock in locks]
 
 
 @auth.command()
@@ -68,10 +68,11 @@ def unlock(user: str | None, address: str | None) -> None:
         raise click.UsageError("Say a USER, an --address, or both.")
     with server() as client:
         answer = client.ask(AuthUnlock, user=user, address=address)
+    answer["unlocked"] = _in_json(answer["unlocked"])
     whom = " from ".join(each for each in (user, address) if each)
-    words = [f"{lock['kind']} {lock['user'] or ''} {lock['address'] or ''}".strip() for lock in answer["unlocked"]]
-    left_out = answer["count"] - len(words)
-    ended = f"ended: {', '.join(words)}{f' and {left_out} more' if left_out else ''}" if words else "there was no lock"
+    named = [f"{lock['kind']} {lock['user'] or ''} {lock['address'] or ''}".strip() for lock in answer["unlocked"]]
+    left_out = answer["count"] - len(named)
+    ended = f"ended: {', '.join(named)}{f' and {left_out} more' if left_out else ''}" if named else "there was no lock"
     say(
         {"level": "ok", "user": user, "address": address, "count": answer["count"], "unlocked": answer["unlocked"]},
         f"{whom}: {ended}; what was counted is forgotten",
@@ -91,6 +92,7 @@ def test(user: str) -> None:
     with server() as client:
         answer = client.ask(AuthTest, user=user, password=password)
     outcome, account = answer["outcome"], answer["account"]
+    account["locks"] = _in_json(account["locks"])
     say({"level": "ok" if outcome == "let in" else "error", "outcome": outcome, **account}, _words(outcome, account))
     click.get_current_context().exit(ENDS[outcome])
 
@@ -99,15 +101,15 @@ def _words(outcome: str, account: Mapping[str, Any]) -> str:
     if outcome == "let in":
         more = f" and {account['more_addresses']} more" if account["more_addresses"] else ""
         may = f"may send as {', '.join(account['addresses'])}{more}" if account["addresses"] else "may send as nobody"
-        words = f"{account['user']} is let in as {account['account']}, and {may}"
+        told = f"{account['user']} is let in as {account['account']}, and {may}"
     elif outcome == "refused":
-        words = f"{account['user']} is refused: {account['reason']}"
+        told = f"{account['user']} is refused: {account['reason']}"
     else:
-        words = f"nobody can tell now whether {account['user']} may log in: {account['reason']}"
+        told = f"nobody can tell now whether {account['user']} may log in: {account['reason']}"
     for lock in account["locks"]:
         where = f" from {lock['address']}" if lock["address"] else ""
-        words += f"; locked out{where} until {_time(lock['until'])}"
-    return words
+        told += f"; locked out{where} until {lock['until'].replace('T', ' ')}"
+    return told
 
 
 def _password() -> str:

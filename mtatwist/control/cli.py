@@ -18,7 +18,9 @@ import click
 from mtatwist import __version__
 from mtatwist import describe as text
 from mtatwist.config import ConfigError, Problem, load
+from mtatwist.control.auth_cli import auth
 from mtatwist.control.config_files import try_files
+from mtatwist.control.dns_cli import dns
 from mtatwist.control.live import Session, json_option
 from mtatwist.control.queue_cli import queue
 from mtatwist.control.spool_cli import Say, spool_group
@@ -172,6 +174,8 @@ main.add_command(users_group(_user_file, _say_as, json_option))
 main.add_command(system)
 main.add_command(queue)
 main.add_command(why)
+main.add_command(dns)
+main.add_command(auth)
 
 
 if __name__ == "__main__":

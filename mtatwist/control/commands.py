@@ -216,8 +216,7 @@ class DnsClear(ControlCommand):
 
 
 class DnsOverride(ControlCommand):
-    """Have a name mean these addresses until the server ends or reads its configuration again; with none, what it
-    meant before."""
+    """Have a name mean these addresses until the server ends; with none, what it meant before."""
 
     admin = True
     arguments: ClassVar[Any] = [(b"domain", amp.Unicode()), (b"addresses", Json())]
@@ -277,10 +276,18 @@ class Status(ControlCommand):
 
 
 class Reload(ControlCommand):
-    """Read the configuration again. Gives which settings have changed, and which of them take a restart."""
+    """Read the configuration again. Gives which settings have changed, and which of them take a restart.
+
+    ``outcome``: taken, or refused for the ``problems``, each with a file, a key and a reason: then nothing has changed.
+    """
 
     admin = True
-    response: ClassVar[Any] = [(b"changed", Json()), (b"restart", Json())]
+    response: ClassVar[Any] = [
+        (b"outcome", amp.Unicode()),
+        (b"changed", Json()),
+        (b"restart", Json()),
+        (b"problems", Json()),
+    ]
 
 
 class Drain(ControlCommand):

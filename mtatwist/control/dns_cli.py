@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mtatwist.control import queue_words as words
 from mtatwist.control.client import Client
 from mtatwist.control.commands import DnsClear, DnsList, DnsLookup, DnsOverride
 from mtatwist.control.live import json_option, say, say_rows, server
@@ -19,8 +20,8 @@ def dns() -> None:
 
 
 def _left(row: Mapping[str, Any]) -> str:
-    words = [] if row["ttl"] is None else [f"{row['ttl']} s"]
-    return " ".join([*words, *(word for word in ("stale", "authentic") if row[word])])
+    left = [] if row["ttl"] is None else [words.duration(row["ttl"])]
+    return " ".join([*left, *(word for word in ("stale", "authentic") if row[word])])
 
 
 COLUMNS: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]] = (
@@ -109,7 +110,7 @@ def clear(name: str | None, everything: bool) -> None:
 def override(domain: str, addresses: tuple[str, ...], remove: bool) -> None:
     """Have mail for DOMAIN, and for what it is the exchange of, go to these addresses.
 
-    It holds until the server restarts or reads its configuration again: write a [[dns.override]] to keep it.
+    It holds until the server restarts, or --remove: write a [[dns.override]] to keep it.
     """
     if remove == bool(addresses):
         raise click.UsageError("Say either an ADDRESS or --remove.")
@@ -119,4 +120,4 @@ def override(domain: str, addresses: tuple[str, ...], remove: bool) -> None:
     if remove:
         say(facts, f"{domain} is what it was before")
     else:
-        say(facts, f"{domain} is {', '.join(addresses)} until the next restart or reload")
+        say(facts, f"{domain} is {', '.join(addresses)} until the next restart")

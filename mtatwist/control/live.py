@@ -125,10 +125,21 @@ def _print_json(facts: Mapping[str, Any]) -> None:
 
 def say(facts: Mapping[str, Any], words: str) -> None:
     """Print facts: as words for a person, or as one JSON object."""
-    if click.get_current_context().ensure_object(Session).json:
+    say_lines(facts, [words])
+
+
+def wants_json() -> bool:
+    """Is output one JSON object a line?"""
+    return click.get_current_context().ensure_object(Session).json
+
+
+def say_lines(facts: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Print facts: as several lines for a person, or as one JSON object."""
+    if wants_json():
         _print_json(facts)
-    else:
-        click.echo(printable(words))
+        return
+    for line in lines:
+        click.echo(printable(line))
 
 
 def say_rows(
@@ -138,7 +149,7 @@ def say_rows(
 
     ``columns``: title, and what stands there of a row.
     """
-    if click.get_current_context().ensure_object(Session).json:
+    if wants_json():
         for row in rows:
             _print_json(row)
         return

@@ -12,8 +12,7 @@ import click
 from mtatwist.control import queue_words as words
 from mtatwist.control.client import Client
 from mtatwist.control.commands import NotFound, QueueChange
-from mtatwist.control.live import json_option, say, server
-from mtatwist.control.queue_message import wants_json
+from mtatwist.control.live import json_option, say, server, wants_json
 from mtatwist.control.queue_selectors import SELECTING, known_id, selection, selectors, selects
 
 _ACTIONS = {

@@ -12,9 +12,9 @@ import click
 
 from mtatwist.control import queue_words as words
 from mtatwist.control.commands import QueueList, QueueRead, QueueShape, QueueShow, QueueStats
-from mtatwist.control.live import json_option, say_rows, server
+from mtatwist.control.live import json_option, say_lines, say_rows, server, wants_json
 from mtatwist.control.queue_change_cli import VERBS
-from mtatwist.control.queue_message import heading, read_message, say_lines, wants_json
+from mtatwist.control.queue_message import heading, read_message
 from mtatwist.control.queue_selectors import SELECTING, known_id, selection, selectors
 
 Columns = Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]]

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import click
 
 from mtatwist.control import queue_words as words
 from mtatwist.control.client import Client
 from mtatwist.control.commands import ControlCommand
-from mtatwist.control.live import Session, say
-
-
-def wants_json() -> bool:
-    """Is output one JSON object a line?"""
-    return click.get_current_context().ensure_object(Session).json
-
-
-def say_lines(facts: Mapping[str, Any], lines: Iterable[str]) -> None:
-    """Print facts: as several lines for a person, or as one JSON object."""
-    if wants_json():
-        say(facts, "")
-        return
-    for line in lines:
-        say({}, line)
 
 
 def read_message(client: Client, command: type[ControlCommand], id: str) -> dict[str, Any]:

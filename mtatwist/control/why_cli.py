@@ -9,8 +9,8 @@ import click
 
 from mtatwist.control import queue_words as words
 from mtatwist.control.commands import Why
-from mtatwist.control.live import json_option, server
-from mtatwist.control.queue_message import heading, read_message, say_lines
+from mtatwist.control.live import json_option, say_lines, server
+from mtatwist.control.queue_message import heading, read_message
 from mtatwist.control.queue_selectors import known_id
 
 Facts = Mapping[str, Any]

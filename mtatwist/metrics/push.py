@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -58,10 +58,19 @@ class PushLoop(Service):
         self._timer: IDelayedCall | None = None
         self._under_way: Deferred[None] | None = None
         self._trouble = ""
+        self._reason = ""
         self._failures = 0
         self._since = 0.0
         self._rejected = False
         self._given_up = False
+
+    def facts(self) -> dict[str, Any]:
+        """Where metrics go, and whether they get there: ``failures`` in a row, and the last reason for them."""
+        return {
+            "endpoint": self._endpoint,
+            "failures": self._failures,
+            "reason": self._reason if self._failures else None,
+        }
 
     def startService(self) -> None:
         """Begin at some moment of the first interval: servers that start together don't push together."""
@@ -146,6 +155,7 @@ class PushLoop(Service):
         if not self._failures:
             self._since = self._clock.seconds()
         self._failures += 1
+        self._reason = str(failed)
         if failed.kind != self._trouble:
             # Once for each kind: a collector that is down for a night fills no log.
             self._trouble = failed.kind

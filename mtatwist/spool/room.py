@@ -49,6 +49,11 @@ class Room:
         self._look()
         self._looked_at -= ROOM_CHECK
 
+    @property
+    def free(self) -> int:
+        """Octets that were free at the last look."""
+        return self._free
+
     def enough_for(self, size: int) -> bool:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare (looked up at most twice a second)."""
         if self._clock.seconds() - self._looked_at >= ROOM_CHECK:

@@ -153,6 +153,11 @@ class SqliteSpool:
         return self._writer.trouble is None and self._room.enough_for(size)
 
     @property
+    def free(self) -> int:
+        """Octets of disk space that were free at the last look: see has_room()."""
+        return self._room.free
+
+    @property
     def trouble(self) -> str | None:
         """The word for what is wrong with the disk or the database, as far as is known."""
         return None if self._writer.trouble is None else self._writer.trouble.value

@@ -13,14 +13,14 @@ from mtatwist.control.callers import Callers, Token
 from mtatwist.control.commands import ControlCommand
 from mtatwist.control.server import ControlFactory, Responder
 from mtatwist.control.socket import ControlSocket
-from mtatwist.control.system import SystemVerbs
 from mtatwist.wiring.queue import Queue, make_queue_verbs
+from mtatwist.wiring.system import System, make_auth_verbs, make_dns_verbs, make_system_verbs
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
 
 
-class Server(Queue, Protocol):
+class Server(Queue, System, Protocol):
     """What the verbs need of the whole server, as it is now: parts are replaced when the configuration is."""
 
     metrics: Instruments
@@ -79,5 +79,10 @@ class Verbs(Protocol):
 
 def make_responders(mta: Server, reactor: Any) -> dict[type[ControlCommand], Responder]:
     """What is done for each command."""
-    families: tuple[Verbs, ...] = (SystemVerbs(), make_queue_verbs(mta, reactor))
+    families: tuple[Verbs, ...] = (
+        make_system_verbs(mta, reactor),
+        make_queue_verbs(mta, reactor),
+        make_dns_verbs(mta),
+        make_auth_verbs(mta, reactor),
+    )
     return {command: responder for family in families for command, responder in family.responders().items()}
