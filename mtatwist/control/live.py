@@ -80,13 +80,17 @@ def json_option(function: F) -> F:
 
 def fail(code: int, reason: str) -> NoReturn:
     """End the command: with ``--json`` an object says why on standard output, else a line on standard error."""
-    context = click.get_current_context()
-    if context.ensure_object(Session).json:
-        _print_json({"level": "error", "reason": reason})
-    else:
-        click.echo(f"mtactl: {printable(reason)}", err=True)
-    context.exit(code)
+    complain({"reason": reason}, f"mtactl: {reason}")
+    click.get_current_context().exit(code)
     raise AssertionError
+
+
+def complain(facts: Mapping[str, Any], words: str) -> None:
+    """Say what is wrong: with ``--json`` as an object on standard output, else as a line on standard error."""
+    if wants_json():
+        _print_json({"level": "error", **facts})
+    else:
+        click.echo(printable(words), err=True)
 
 
 @contextlib.contextmanager

@@ -13,9 +13,8 @@ import click
 
 from mtatwist.control import queue_words as words
 from mtatwist.control.commands import Drain, Ping, Reload, SetLogLevel, Status
-from mtatwist.control.live import json_option, say, say_lines, server, wants_json
+from mtatwist.control.live import complain, json_option, say, say_lines, server
 from mtatwist.log import LEVELS
-from mtatwist.values.base import printable
 
 Facts = Mapping[str, Any]
 
@@ -60,10 +59,7 @@ def reload() -> None:
     if answer["outcome"] == "refused":
         for each in answer["problems"]:
             where = ": ".join(part for part in (each["file"], each["key"]) if part)
-            if wants_json():
-                say({"level": "error", **each}, "")
-            else:
-                click.echo(printable(f"{where}: {each['reason']}" if where else each["reason"]), err=True)
+            complain(each, f"{where}: {each['reason']}" if where else each["reason"])
         click.get_current_context().exit(os.EX_CONFIG)
     changed, restart = answer["changed"], answer["restart"]
     lines = [f"changed: {', '.join(changed)}" if changed else "no setting has changed"]

@@ -48,7 +48,7 @@ def test_check_good(good: str) -> None:
     result = mtactl("config", "check", good)
     assert result.exit_code == 0
     assert result.stdout == f"{good}: ok\n"
-    assert f"{good}: warning: control.socket has no effect yet" in result.stderr
+    assert f"{good}: warning: metrics.api_key has no effect without metrics.endpoint" in result.stderr
     assert "hunter2" not in result.output
 
 
