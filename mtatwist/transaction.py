@@ -26,7 +26,8 @@ class Session:
 
     ``trusted``: the peer's address is in [relay] networks. ``tls`` is "" in clear, else version and cipher.
     ``client_certificate`` is the subject (RFC 4514) of the one that the client has shown, if it is good; "" if not.
-    ``peer`` is an IP address, or "" where the transport has none. ``account`` is who has logged in.
+    ``peer`` is an IP address, or "" where the transport has none. ``account`` is who has logged in; ``accepted`` counts
+    messages.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Session:
     tls: str = ""
     client_certificate: str = ""
     account: Account | None = None
+    accepted: int = 0
 
     @property
     def user(self) -> str:

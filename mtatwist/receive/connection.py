@@ -19,6 +19,7 @@ from zope.interface import implementer
 from mtatwist.output import Output
 from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.clock import Deadline
+from mtatwist.receive.ended import log_end
 from mtatwist.receive.handshake import Handshake
 from mtatwist.smtp import reply
 from mtatwist.smtp.reply import Reply
@@ -101,7 +102,8 @@ class Connection(smtp.ESMTP):
 
     def connectionMade(self) -> None:
         """Greet, in clear: what is written before a TLS handshake is over would pause us, and the handshake with us."""
-        self._tired_at = self._clock.seconds() + self._timeouts.session
+        self._began_at = self._clock.seconds()
+        self._tired_at = self._began_at + self._timeouts.session
         self._deadline = Deadline(self._clock, self.timeoutConnection)
         self._helo = (None, self.session.peer.encode())
         self.canStartTLS = self.ctx is not None and not self.startedTLS
@@ -142,6 +144,7 @@ class Connection(smtp.ESMTP):
         self._deadline.cancel()
         self._reset()
         super().connectionLost(reason)
+        log_end(self.session, refused=self._errors, seconds=self._clock.seconds() - self._began_at)
         self._ended(self)
 
     def callLater(self, period: float, func: Callable[[], None]) -> Any:

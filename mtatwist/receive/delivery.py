@@ -175,7 +175,7 @@ class Delivery:
                 found = await resolved
             except Exception:
                 self._door.metrics.recipient_crashes.value += 1
-                _log.failure("recipient_crashed", address=recipient.address)
+                _log.failure("recipient_crashed", session=transaction.session.id, address=recipient.address)
                 return OUR_TROUBLE
             return found if isinstance(found, Reply) else self._join(transaction, found, named)
 
@@ -282,6 +282,7 @@ class Intake:
             metrics.fields_added.value += self._fixups.added
         if self._sending is not None:
             self._sending.accepted()
+        self._transaction.session.accepted += 1
         envelope = message.envelope
         forward_paths = [recipient.address for recipient in envelope.recipients]
         # Where aliases have made others of them.

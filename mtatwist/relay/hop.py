@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -47,7 +47,7 @@ class Work:
     """A message for some of its recipients, all of which have the same next hop.
 
     ``waited``: it comes from the spool, and is no new mail; ``held``: octets of the body that are in memory for it;
-    ``transport``: see Route.destinations.
+    ``transport``: see Route.destinations; ``next_hop``: see Destination.
     """
 
     message: Message
@@ -55,6 +55,7 @@ class Work:
     waited: bool = False
     held: int = 0
     transport: str = "other"
+    next_hop: str = ""
 
 
 class HopOwner(Protocol):
@@ -287,12 +288,10 @@ class Hop:
             undecided = [recipient for recipient, outcome in pairs if isinstance(outcome, Deferral)]
             decided = [(recipient, outcome) for recipient, outcome in pairs if not isinstance(outcome, Deferral)]
             if undecided:
-                self._owner.put_back(self, Work(work.message, undecided, work.waited, transport=work.transport))
+                self._owner.put_back(self, replace(work, recipients=undecided, held=0))
             if decided:
                 recipients, results = zip(*decided, strict=True)
-                self._owner.settled(
-                    self, Work(work.message, list(recipients), work.waited, transport=work.transport), results
-                )
+                self._owner.settled(self, replace(work, recipients=list(recipients), held=0), results)
         self._grow()
 
     def _ask_for_more(self) -> None:

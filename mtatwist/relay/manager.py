@@ -178,7 +178,7 @@ class RelayManager(Service):
             transport = to.route.destinations
             for start in range(0, len(group), RECIPIENTS_LIMIT):
                 part = group[start : start + RECIPIENTS_LIMIT]
-                self._give(to, Work(message, part, waited, transport=transport), late)
+                self._give(to, Work(message, part, waited, transport=transport, next_hop=to.name), late)
 
     def _count(self, waited: bool, recipients: int) -> None:
         self._in_flight[waited] += recipients

@@ -81,7 +81,7 @@ class Recorder:
                 expired = kind is Kind.FAILED and isinstance(outcome, Deferral)
                 notice = Notice(recipient, outcome.reply, outcome.host, now, expired)
                 notices.setdefault(kind, []).append(notice)
-            self._log_attempt(message, recipient, result)
+            self._log_attempt(work, recipient, result)
         reports: Sequence[Message] = ()
         if notices:
             reports = await self._settle_and_tell(message, results, notices, now)
@@ -171,9 +171,10 @@ class Recorder:
             reports = await self.surely(lambda: self._spool.settle(results, writers))
         finally:
             self._turns.release()
+        to = message.envelope.reverse_path
         for report, (kind, told) in zip(reports, notices.items(), strict=True):
             self._counter(kind).value += 1
-            _log.info("report", id=report.id, kind=kind.value, about=message.id, recipients=len(told))
+            _log.info("report", id=report.id, kind=kind.value, about=message.id, forward_path=to, recipients=len(told))
         return reports
 
     async def _write_reports(self, message: Message, notices: _Notices, now: float) -> list[ISpoolWriter]:
@@ -210,18 +211,22 @@ class Recorder:
                 await deferLater(self._clock, REWRITE_SECONDS)
 
     @staticmethod
-    def _log_attempt(message: Message, recipient: Recipient, result: Settled) -> None:
+    def _log_attempt(work: Work, recipient: Recipient, result: Settled) -> None:
+        message, envelope = work.message, work.message.envelope
         _log.info(
             result.state.name.lower(),
             id=message.id,
-            session=message.envelope.session,
+            session=envelope.session,
+            reverse_path=envelope.reverse_path,
             forward_path=recipient.address,
+            size=message.size,
+            next_hop=work.next_hop,
             host=result.host,
             code=result.reply.code,
             enhanced=result.reply.enhanced,
             reply=result.reply.text,
             tls=result.tls,
             attempts=recipient.attempts + 1,
-            delay=round(result.at - message.envelope.received_at, 3),
+            delay=round(result.at - envelope.received_at, 3),
             retry_in=round(result.next_attempt - result.at) if result.state is State.DEFERRED else None,
         )
