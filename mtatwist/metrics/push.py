@@ -79,6 +79,11 @@ class PushLoop(Service):
 
     def stopService(self) -> Deferred[None]:
         """A last push, and then no more. Fires within LAST_PUSH seconds."""
+        self.replaced()
+        return Deferred.fromCoroutine(self._last())
+
+    def replaced(self) -> None:
+        """No more pushes, not even a last one: another loop pushes on."""
         super().stopService()
         timer, self._timer = self._timer, None
         if timer is not None:
@@ -88,7 +93,6 @@ class PushLoop(Service):
             self._given_up = True
             self._under_way.cancel()
             self._given_up = False
-        return Deferred.fromCoroutine(self._last())
 
     async def _last(self) -> None:
         last = Deferred.fromCoroutine(self._round())

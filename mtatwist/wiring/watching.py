@@ -83,7 +83,7 @@ class Watching:
         self._push = self._make_push(config)
 
     def prepare(self, running: Config, config: Config) -> Swap:
-        """For another configuration. A push loop that is replaced pushes once more. Raises ConfigError."""
+        """For another configuration. Raises ConfigError."""
         same = (running.metrics, running.server.hostname) == (config.metrics, config.server.hostname)
         push = self._push if same else self._make_push(config)
 
@@ -91,7 +91,7 @@ class Watching:
             self._queue_limit = config.health.queue_limit
             before, self._push = self._push, push
             if before is not push and before is not None and before.running:
-                maybeDeferred(before.stopService).addErrback(lambda failure: _log.failure("stop_failed", failure))
+                before.replaced()
             if self.readiness.phase is not Phase.STARTING:
                 self._run()
 
