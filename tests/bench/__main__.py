@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import backlog
 import logins
 import refusals
+import watched
 from contestants import Mtatwist, Peer
 from measures import MEASURES, Measure
 from rigs.loadpair import SmtpSink
 from rigs.postfix import Postfix
 
-NAMES = (*MEASURES, "backlog", "logins", "refusals")
+NAMES = (*MEASURES, "backlog", "logins", "refusals", "watched")
 
 
 def arguments() -> argparse.Namespace:
@@ -69,7 +70,7 @@ def main() -> int:
             row("", "mtatwist", "ldap3 loop", "ratio", "target", "")
             cells = (f"{rate:.0f}/s", f"{loop:.0f}/s", f"{rate / loop:.2f}", str(logins.TARGET), verdict)
             row("50 parallel logins at slapd", *cells)
-        if not {*MEASURES, "backlog"} & {*chosen.measures}:
+        if not {*MEASURES, "backlog", "watched"} & {*chosen.measures}:
             return missed
         sink = stack.enter_context(SmtpSink(directory))
         profile = [f"--profile={chosen.profile}", "--profiler=cprofile", "--savestats"] if chosen.profile else []
@@ -97,6 +98,14 @@ def main() -> int:
             verdict = "ok" if full / empty >= backlog.TARGET else "MISSED"
             missed += verdict == "MISSED"
             row("accept 5 kB", f"{empty:.0f}/s", f"{full:.0f}/s", f"{full / empty:.2f}", str(backlog.TARGET), verdict)
+        if "watched" in chosen.measures and not chosen.profile:
+            unwatched, rates = watched.compare(directory, sink, runs=chosen.runs, factor=chosen.factor)
+            row("", "not watched", "watched", "ratio", "target", "")
+            for collector, rate in rates.items():
+                verdict = "ok" if rate / unwatched >= watched.TARGET else "MISSED"
+                missed += verdict == "MISSED"
+                cells = (f"{unwatched:.0f}/s", f"{rate:.0f}/s", f"{rate / unwatched:.2f}", str(watched.TARGET), verdict)
+                row(f"accept 5 kB, collector {collector}", *cells)
     if chosen.profile:
         pstats.Stats(str(chosen.profile)).sort_stats("tottime").print_stats(40)
     return 1 if missed else 0
