@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from passlib import hash as passlib
 from rigs import certificates
 from rigs.client import Client, Reply
 from rigs.mta import Config, Mta, relaying_to
@@ -139,14 +140,17 @@ def test_root_keeps_the_users_of_a_server_that_is_somebody_else(make_mta: MakeMt
 
 def test_many_logins_at_once_hold_up_nobody_who_sends(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
     """Hashes are checked beside the reactor: while 40 wait for theirs, a session that is logged in sends."""
+    # So dear that the last of them is not checked before that, however slow the rest is.
+    dear = passlib.pbkdf2_sha512.using(rounds=500_000).hash("sesame")
     with make_mta(submission(sink.port, tmp_path)) as mta:
+        (mta.data_dir / "users").write_text(f"bob:{dear}\n")
         assert mtactl(mta, "users", "add", "alice", password="sesame").returncode == 0
         wait_until(lambda: login(mta, "alice", "sesame").code == 235, 10, "the server sees her")
         with connect(mta) as alice:
             alice.expect(235, plain("alice", "sesame"))
             crowd = [connect(mta) for _ in range(40)]
             for each in crowd:
-                each.send(plain("alice", "sesame").encode() + b"\r\n")
+                each.send(plain("bob", "sesame").encode() + b"\r\n")
             content = b"From: alice@example.org\r\nSubject: hi\r\n\r\nhi\r\n"
             for _ in range(5):
                 assert alice.transaction("alice@example.org", ["you@sink.test"], content).code == 250
@@ -155,5 +159,6 @@ def test_many_logins_at_once_hold_up_nobody_who_sends(make_mta: MakeMta, sink: S
                 crowd[-1].reply()
             for each in crowd:
                 each.socket.settimeout(60)
-                assert each.reply().code == 235
+                # Ten seconds are the limit for a login.
+                assert each.reply().code in (235, 454)
                 each.close()
