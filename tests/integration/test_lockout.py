@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from rigs.faketime import FakeClock
 from rigs.mta import Config, Mta, relaying_to
+from rigs.processes import wait_until
 from rigs.slapd import Slapd, user_dn
 
 MakeMta = Callable[..., Mta]
@@ -86,7 +87,7 @@ def test_five_guesses_lock_the_account_and_the_directory_is_left_alone(make_mta:
         assert (asked_about(ldap, "user1"), ldap.operations()) == before
         assert log_in(mta, Login("user1", "pw1", THREE)) == GOOD
         assert log_in(mta, Login("user2", "pw2", ONE)) == GOOD
-        (event,) = events(mta, "login_locked")
+        (event,) = wait_until(lambda: events(mta, "login_locked"), 10, "the lock is logged")
         assert (event["kind"], event["user"], event["seconds"]) == ("account", "user1", 1800)
 
 
