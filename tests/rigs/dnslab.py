@@ -175,6 +175,7 @@ class DnsLab:
     def stop(self) -> None:
         """The validating server hangs: it takes queries and says nothing."""
         self.unbound.signal(signal.SIGSTOP)
+        wait_until(lambda: self.unbound.status("State")[0] == "T", 20, "unbound stands still")
 
     def go_on(self) -> None:
         """It does not hang any more."""

@@ -241,7 +241,7 @@ class Slapd:
         """It goes on accepting connections, and says nothing any more."""
         assert self._child is not None
         self._child.signal(signal.SIGSTOP)
-        wait_until(lambda: self._child is None or self._child.status("State")[0] == "T", 5, "slapd stands still")
+        wait_until(lambda: self._child is None or self._child.status("State")[0] == "T", 20, "slapd stands still")
 
     def go_on(self) -> None:
         """The end of hang()."""
