@@ -204,8 +204,12 @@ def test_half_a_box_and_a_large_one(make_server: MakeServer, sink: Sink) -> None
         told(mta, "system", "ping")
         assert ended(half) == [True] * 10
         assert len(sink.wait_for(3)) == 3
-        reasons = [event["reason"] for event in mta.events() if event.get("event") == "control_client_refused"]
-        assert sorted(reasons) == ["a command is larger than any there is", *["nothing came for too long"] * 10]
+
+        def reasons() -> list[str]:
+            return [event["reason"] for event in mta.events() if event.get("event") == "control_client_refused"]
+
+        wait_until(lambda: len(reasons()) >= 11, 10, lambda: f"all are told of: {reasons()}")
+        assert sorted(reasons()) == ["a command is larger than any there is", *["nothing came for too long"] * 10]
         assert BOX_SECONDS < 30
 
 
