@@ -14,7 +14,7 @@ from mtatwist.control.commands import ControlCommand
 from mtatwist.control.server import ControlFactory, Responder
 from mtatwist.control.socket import ControlSocket
 from mtatwist.wiring.queue import Queue, make_queue_verbs
-from mtatwist.wiring.system import System, make_auth_verbs, make_dns_verbs, make_system_verbs
+from mtatwist.wiring.system import System, make_auth_verbs, make_dns_verbs, make_route_verbs, make_system_verbs
 
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
@@ -83,6 +83,7 @@ def make_responders(mta: Server, reactor: Any) -> dict[type[ControlCommand], Res
         make_system_verbs(mta, reactor),
         make_queue_verbs(mta, reactor),
         make_dns_verbs(mta),
+        make_route_verbs(mta),
         make_auth_verbs(mta, reactor),
     )
     return {command: responder for family in families for command, responder in family.responders().items()}

@@ -13,8 +13,11 @@ from mtatwist import __version__
 from mtatwist.config import ConfigError
 from mtatwist.control.auth import AuthVerbs
 from mtatwist.control.dns import DnsVerbs
+from mtatwist.control.route import Door, RouteVerbs
 from mtatwist.control.system import Refused, SystemVerbs
 from mtatwist.health.readiness import Phase
+from mtatwist.smtp.address import DomainSet
+from mtatwist.wiring.relay import make_refusal
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -25,11 +28,14 @@ if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
     from mtatwist.receive.factory import Sessions
     from mtatwist.receive.listener import Listener
+    from mtatwist.relay.manager import RelayManager
     from mtatwist.spool.sqlite import SqliteSpool
     from mtatwist.store.queue_time import QueueTime
     from mtatwist.tls.watch import CertificateWatch
     from mtatwist.wiring.auth import Users
     from mtatwist.wiring.directory import CurrentDirectory
+    from mtatwist.wiring.recipients import CurrentRecipients
+    from mtatwist.wiring.relay import Relaying
     from mtatwist.wiring.reload import Reloaded
     from mtatwist.wiring.watching import Watching
 
@@ -48,6 +54,9 @@ class System(Protocol):
     listeners: list[Listener]
     metrics: Instruments
     queue_time: QueueTime
+    recipients: CurrentRecipients
+    relay: RelayManager
+    relaying: Relaying
     sessions: Sessions
     spool: SqliteSpool
     threshold: Threshold
@@ -74,6 +83,26 @@ def make_auth_verbs(server: System, clock: IReactorTime) -> AuthVerbs:
         clock=clock,
         queue_time=server.queue_time.now,
         shown=server.queue_time.shown,
+    )
+
+
+def make_route_verbs(server: System) -> RouteVerbs:
+    """What is done for it."""
+
+    def door() -> Door:
+        relay, resolver = server.config.relay, server.recipients.resolver
+        return Door(
+            DomainSet(relay.domains),
+            relay.postmaster,
+            make_refusal(server.config),
+            None if resolver is None else resolver.resolve,
+        )
+
+    return RouteVerbs(
+        door=door,
+        standing=server.relay.standing,
+        targets=lambda route: server.relaying.targets(server.config, route),
+        resolver=lambda: server.dns.resolver,
     )
 
 
