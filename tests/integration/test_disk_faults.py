@@ -69,6 +69,10 @@ class Server(Mta):
     def happened(self, event: str) -> list[dict[str, object]]:
         return [one for one in self.events() if one.get("event") == event]
 
+    def await_event(self, event: str) -> list[dict[str, object]]:
+        """The log's file has it a little later than it happens."""
+        return wait_until(lambda: self.happened(event), 20, lambda: f"{event}: {self.log()}")
+
     def drain(self) -> None:
         """The next hop takes mail now: all that was promised arrives, once."""
         self.sink.policy = lambda stage, what: None
@@ -146,7 +150,7 @@ def test_a_full_disk_drains_on_its_ballast(tmp_path: Path, disk: Path, sink: Sin
         wait_until(lambda: server.happened("ballast_given_back"), 10, server.log)
         assert server.send().code == 452
         server.drain()
-        assert server.happened("spool_recovered")
+        server.await_event("spool_recovered")
         assert not ballast.exists()
         assert server.send().code == 452, "the room is the queue's"
         other.unlink()
@@ -181,9 +185,9 @@ def test_a_disk_that_gives_errors(tmp_path: Path, sink: Sink, calls: str, error:
         server.send_until(250)
         assert server.send(content).code == 250
         if calls != "pread64":
-            (trouble, *_) = server.happened("spool_trouble")
+            (trouble, *_) = server.await_event("spool_trouble")
             assert trouble["trouble"] == "io"
-            assert server.happened("spool_recovered")
+            server.await_event("spool_recovered")
         server.drain()
 
 
@@ -232,7 +236,7 @@ def test_a_file_system_that_turns_read_only(tmp_path: Path, sink: Sink) -> None:
         disk.break_down()
         for _ in range(5):
             assert server.send().code in TEMPORARY
-        assert server.happened("spool_trouble")
+        server.await_event("spool_trouble")
         assert server.stop() in (0, -15)
     disk.repair()
     with disk.mounted(), server:

@@ -150,6 +150,8 @@ def test_a_delay_survives_a_crash(make_mta: MakeMta, tmp_path: Path) -> None:
     with mta:
         send(mta, "<a@sink.test>")
         arrived(tmp_path, 1)
+        # Or the crash would have the DSN delivered again.
+        wait_until(lambda: mta.queued() == 1, 10, "its delivery is recorded")
         mta.kill()
     with mta:
         wait_until(lambda: (log := mta.process.output()) and '"deferred"' in log, 60, "an attempt fails")
