@@ -57,7 +57,15 @@ SHARED = (
 #: The configuration stands beside the house: it is read by two modules, and reads nothing.
 CONFIGURATION = ("config", "describe", "reread", "schema", "values")
 #: control.live only prints as they do, and control.queue_selectors reads durations as they are written there.
-READERS = ("tap", "wiring", "control.cli", "control.config_files", "control.live", "control.queue_selectors")
+READERS = (
+    "tap",
+    "wiring",
+    "control.config_cli",
+    "control.config_files",
+    "control.configured",
+    "control.live",
+    "control.queue_selectors",
+)
 
 LONGEST = 350
 #: Modules that may be longer, each with its reason.
@@ -199,7 +207,7 @@ def test_a_wrong_import_is_caught(module: str, source: str, reason: str) -> None
     ("module", "source"),
     [
         ("tap", "from twisted.internet import reactor\nfrom mtatwist import config, receive"),
-        ("control.cli", "import mtatwist\nfrom mtatwist import __version__\nfrom mtatwist.config import load"),
+        ("control.config_cli", "import mtatwist\nfrom mtatwist import __version__\nfrom mtatwist.config import load"),
         ("config", "from mtatwist.values import duration"),
         ("relay.manager", "from mtatwist.relay import retry\nfrom . import route\nfrom mtatwist.spool import sqlite"),
         ("interfaces", "from mtatwist.envelope import Envelope"),
