@@ -165,8 +165,9 @@ def say_rows(
     console = Console()
     while part := list(islice(remaining, TABLE_ROWS)):
         table = Table(box=None, pad_edge=False)
-        for title, _ in columns:
-            table.add_column(title, overflow="fold")
+        for number, (title, _) in enumerate(columns):
+            # What a row is known by is copied from here, and stays in one piece.
+            table.add_column(title, overflow="fold", no_wrap=number == 0)
         for row in part:
             # No markup: what peers have said stands in them.
             table.add_row(*(Text(printable(cell(row))) for _, cell in columns))
