@@ -21,6 +21,8 @@ from mtatwist.envelope import Message, State
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.spool import bodies, schema, sqlite, tables
 from mtatwist.spool.bodies import BodyFiles
+from mtatwist.spool.changes import Changes, Request
+from mtatwist.spool.selection import Selection
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.spool.tables import Tables
 from mtatwist.store import datadir
@@ -266,6 +268,35 @@ def delay_written(run: Run) -> None:
 
 def delay_committed(run: Run) -> None:
     _defer_with_report(run)
+    die()
+
+
+# Looking after the queue.
+
+
+def _hold(run: Run) -> Message:
+    message = run.store(SMALL)
+    keys = [(message.number, index) for index in (0, 1)]
+    run.pump.wait(run.spool.change(Request("hold", Selection(), keys, frozenset(keys), AT)))
+    say("held", message.number)
+    return message
+
+
+def hold_written(run: Run) -> None:
+    Changes.change = then_die(Changes.change)  # type: ignore[method-assign]
+    _hold(run)
+
+
+def hold_committed(run: Run) -> None:
+    _hold(run)
+    die()
+
+
+def bounce_claimed(run: Run) -> None:
+    message = _hold(run)
+    keys = [(message.number, index) for index in (0, 1)]
+    answer = run.pump.wait(run.spool.change(Request("bounce", Selection(), keys, frozenset(), AT)))
+    assert [claimed.number for claimed in answer.messages] == [message.number]
     die()
 
 

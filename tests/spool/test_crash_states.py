@@ -16,6 +16,8 @@ from rigs.pump import Pump
 
 from mtatwist.envelope import Message, State, queue_id
 from mtatwist.metrics.instruments import Instruments
+from mtatwist.spool.changes import Request
+from mtatwist.spool.selection import Selection
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.spool.writer import IN_ROW
 
@@ -299,6 +301,37 @@ def test_delay_committed(tmp_path: Path) -> None:
     assert states(found.messages[int(report)]) == UNTRIED
     recipients = found.messages[int(original)].envelope.recipients
     assert [(recipient.state, recipient.warned) for recipient in recipients] == [(State.DEFERRED, True)] * 2
+
+
+# Looking after the queue.
+
+
+def release(data_dir: Path, number: int) -> None:
+    """Somebody releases what is held."""
+    pump = Pump()
+    spool = SqliteSpool(data_dir, reactor=pump, metrics=Instruments())  # type: ignore[arg-type]
+    spool.start()
+    keys = [(number, 0), (number, 1)]
+    answer = pump.wait(spool.change(Request("release", Selection(), keys, frozenset(), AT)))
+    assert answer.done == keys
+    spool.stop()
+
+
+def test_hold_written(tmp_path: Path) -> None:
+    found = crash("hold_written", tmp_path)
+    assert all(states(message) == UNTRIED for message in found.messages.values())
+
+
+@pytest.mark.parametrize("step", ["hold_committed", "bounce_claimed"])
+def test_hold_committed(tmp_path: Path, step: str) -> None:
+    data_dir = tmp_path / "data"
+    told = dies_at(step, data_dir)
+    ((_, held),) = [words for words in told if words[0] == "held"]
+    assert int(held) not in start_again(data_dir, told).messages
+    release(data_dir, int(held))
+    found = start_again(data_dir, [words for words in told if words[0] != "id"] + [["id", held], ["id", "0"]])
+    assert states(found.messages[int(held)]) == UNTRIED
+    assert set(found.acknowledged) <= set(found.messages)
 
 
 # The table and this module name the same steps.
