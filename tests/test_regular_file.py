@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rigs import certificates
 
 from mtatwist.auth import user_file
 from mtatwist.auth.user_file import UserFileError
@@ -16,10 +18,21 @@ from mtatwist.recipients.files import FileError, read_table
 from mtatwist.regular_file import NotRegular, TooLarge, read_regular
 from mtatwist.tls import keypair
 from mtatwist.tls.keypair import CertificateError, Files
+from mtatwist.tls.policy import Policy, server_context
+
+
+def ask_clients(path: str) -> None:
+    """Begin to ask for certificates of these authorities."""
+    with tempfile.TemporaryDirectory() as directory:
+        made = certificates.make(Path(directory))
+        pair = keypair.read(Files(str(made.certificate), str(made.key)))
+    server_context(pair, Policy(client_certificates="ask", client_ca_file=path))
+
 
 READERS: dict[str, tuple[Callable[[str], Any], type[Exception]]] = {
     "certificates": (lambda path: keypair.read(Files(path, path)), CertificateError),
     "authorities": (read_authorities, AuthoritiesError),
+    "client authorities": (ask_clients, CertificateError),
     "users": (user_file.read, UserFileError),
     "recipients": (lambda path: read_table(path, str), FileError),
 }

@@ -7,6 +7,8 @@ from typing import Any
 
 from OpenSSL import SSL
 
+from mtatwist.authorities import FILE_LIMIT
+from mtatwist.regular_file import read_regular
 from mtatwist.tls.client_certificates import judge
 from mtatwist.tls.keypair import CertificateError, KeyPair
 
@@ -73,6 +75,8 @@ def server_context(pair: KeyPair, policy: Policy) -> SSL.Context:
 
 def _ask_clients(context: SSL.Context, ca_file: str, require: bool) -> None:
     try:
+        # OpenSSL would wait for the other end of a pipe.
+        read_regular(ca_file, FILE_LIMIT)
         context.load_verify_locations(ca_file)
         context.load_client_ca(ca_file.encode())
     except (SSL.Error, OSError) as error:
