@@ -11,6 +11,7 @@ import apsw
 import pytest
 from auth.gates import Guarded, guesses
 from auth.test_offline import Rig as Remembering
+from control.visitor import Visitor as ControlVisitor
 from directory.played import Rig as DirectoryRig
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,12 +32,14 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from mtatwist.control.commands import Ping
 from mtatwist.directory.connection import OperationRefused, ServerFailed, ServerSilent, ServerUntrusted
 from mtatwist.envelope import Recipient
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.metrics.instruments.kinds import Counter, Gauge, Histogram
 from mtatwist.recipients.files import WatchedTable
 from mtatwist.recipients.tables import parse_recipients
+from mtatwist.relay.hop import IDLE_SECONDS
 from mtatwist.smtp.address import Address
 from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.writer import HELD_LIMIT, Held
@@ -66,6 +69,25 @@ def timeout(server: Whole) -> Instruments:
 def say(*lines: str) -> Callable[[Whole], Instruments]:
     def scenario(server: Whole) -> Instruments:
         server.connect().say(*lines)
+        return server.metrics
+
+    return scenario
+
+
+def control(*commands: Any, crowd: int = 0, hello: bool = True) -> Callable[[Whole], Instruments]:
+    """Somebody comes to the control socket, gives these commands, and begins another."""
+
+    def scenario(server: Whole) -> Instruments:
+        factory: Any = server.mta.control._socket
+        visitor = ControlVisitor(factory.factory)
+        if hello:
+            visitor.hello()
+        for command in commands:
+            visitor.ask(command)
+        for _ in range(crowd):
+            ControlVisitor(factory.factory)
+        visitor.write(b"\x00\x08_command")
+        server.pass_time(100)
         return server.metrics
 
     return scenario
@@ -467,6 +489,11 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "mtatwist.recipient.refusals{mtatwist.reason=alias}": recipients("a@here.test", aliases="a: b\nb: a"),
     "mtatwist.recipient.file.failures": recipients_spoilt,
     "mtatwist.device.refusals": device_refused,
+    "mtatwist.control.commands{mtatwist.outcome=done}": control(Ping),
+    "mtatwist.control.commands{mtatwist.outcome=failed}": control(Ping, hello=False),
+    "mtatwist.control.denials": control(Ping, hello=False),
+    "mtatwist.control.refusals{mtatwist.reason=cut}": control(),
+    "mtatwist.control.refusals{mtatwist.reason=crowded}": control(crowd=64),
     "mtatwist.spool.groups": group(fails=False),
     "mtatwist.spool.group.size": group(fails=False),
     "mtatwist.spool.job.failures": group(fails=True),
@@ -553,9 +580,9 @@ LASTING = (
 def gauges(server: Whole) -> dict[str, float]:
     """Those of mail that is on its way."""
     return {
-        one.name: one.value
+        one.key: one.value
         for one in server.metrics
-        if isinstance(one, Gauge) and one.name not in LASTING and not one.name.startswith(watching.GAUGES)
+        if isinstance(one, Gauge) and one.name not in LASTING and not one.key.startswith(watching.GAUGES)
     }
 
 
@@ -563,10 +590,14 @@ def test_gauges_go_down_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     server = Whole(monkeypatch, tmp_path)
     client = server.connect()
     client.send()
-    assert set(gauges(server).values()) == {1}
+    idle, used = (f"mtatwist.relay.connection.count{{mtatwist.state={state}}}" for state in ("idle", "used"))
+    active = "mtatwist.queue.recipient.count{mtatwist.state=active}"
+    assert gauges(server) == {"mtatwist.smtp.session.active": 1, active: 1, idle: 0, used: 1}
     client.say("QUIT")
     client.protocol.connectionLost()
     server.next_hop(Peer())
+    assert gauges(server) == {"mtatwist.smtp.session.active": 0, active: 0, idle: 1, used: 0}
+    server.pass_time(IDLE_SECONDS)
     assert set(gauges(server).values()) == {0}
 
 

@@ -14,7 +14,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from mtatwist.metrics import otlp
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.metrics.instruments.kinds import Counter, Gauge, Histogram
+from mtatwist.metrics.instruments.kinds import Counter, Gauge, Histogram, UpDownCounter
 
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 
@@ -27,6 +27,14 @@ def metrics(message: bytes) -> list:
     (resource,) = read(message).resource_metrics
     (scope,) = resource.scope_metrics
     return list(scope.metrics)
+
+
+def test_what_goes_up_and_down_and_can_be_added_up_is_a_sum_that_is_not_monotonic() -> None:
+    sessions = UpDownCounter("session.active", "Sessions", "{session}")
+    sessions.value = 7
+    (metric,) = metrics(otlp.encode([sessions], {}, started=10.0, now=25.5))
+    assert not metric.sum.is_monotonic and metric.sum.aggregation_temporality == CUMULATIVE
+    assert metric.sum.data_points[0].as_int == 7
 
 
 def test_a_counter_a_gauge_and_a_histogram() -> None:

@@ -105,7 +105,7 @@ SCENARIOS: dict[str, Callable[[Whole], Instruments]] = {
     "process.uptime": asked,
 }
 
-GAUGES = ("mtatwist.queue.", "process.")
+GAUGES = (*IN_QUEUE, "mtatwist.queue.recipient.due", "mtatwist.queue.oldest.age", "process.")
 """Those that are looked up now and then, not kept."""
 
 
