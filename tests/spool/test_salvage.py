@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -52,6 +55,30 @@ def test_nothing_is_missing_and_nothing_comes_back_where_there_is_no_damage(
     assert found == kept
     assert findings.lost == findings.notes == []
     assert (findings.messages, findings.recipients) == (len(kept), sum(len(one.recipients) for one in kept.values()))
+
+
+@pytest.mark.parametrize("which", ["stopped", "crashed"])
+def test_the_history_of_attempts_is_kept(
+    spools: dict[str, tuple[Path, dict[int, Kept]]], tmp_path: Path, which: str
+) -> None:
+    path, kept = spools[which]
+    shutil.copytree(path, tmp_path / "data")
+    recover.recover(tmp_path / "data", NOW)
+    assert sorted({number for number, *_ in history_of(tmp_path / "data" / "spool.sqlite")}) == sorted(kept)
+
+
+def test_the_history_of_what_is_lost_is_dropped(spool: tuple[Path, dict[int, Kept]]) -> None:
+    data_dir, kept = spool
+    lost = min(kept)
+    with contextlib.closing(apsw.Connection(str(data_dir / "spool.sqlite"))) as connection:
+        connection.execute("DELETE FROM message WHERE number=?", (lost,))
+    recover.recover(data_dir, NOW)
+    assert {number for number, *_ in history_of(data_dir / "spool.sqlite")} == set(kept) - {lost}
+
+
+def history_of(database: Path) -> list[Any]:
+    with contextlib.closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+        return connection.execute("SELECT * FROM attempt").fetchall()
 
 
 def test_any_page_can_be_lost(spool: tuple[Path, dict[int, Kept]], tmp_path: Path) -> None:

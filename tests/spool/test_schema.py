@@ -7,11 +7,12 @@ from pathlib import Path
 
 import apsw
 import pytest
-from rigs.messages import AT, body, claim_due, envelope
+from rigs.messages import AT, body, claim_due, envelope, settled
 from rigs.pump import Pump
 
+from mtatwist.envelope import State
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.spool import schema
+from mtatwist.spool import history, schema
 from mtatwist.spool.schema import SchemaTooNew
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.store.datadir import DataDir
@@ -108,3 +109,35 @@ def test_what_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(Damaged, match="not a database"):
         spool.start()
     assert (data_dir / "spool.sqlite").read_bytes() == body(10_000)
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_spool_of_each_older_version_is_brought_along(tmp_path: Path, version: int) -> None:
+    """What waited is delivered, and its history begins."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    connection = schema.connect(data_dir / "spool.sqlite")
+    schema.migrate(connection, to=version)
+    with connection:
+        connection.execute("INSERT INTO run VALUES (1)")
+        connection.execute(
+            "INSERT INTO message VALUES (5, 'me@here.test', '', 0, '', '', ?, '', '', '', '', '', '', 3, x'61620a')",
+            (AT,),
+        )
+        connection.execute(
+            "INSERT INTO recipient (number, idx, address, domain, orcpt, notify, state, attempts, next_attempt,"
+            " claimed_by, code, enhanced, text, host, at) VALUES (5, 0, 'you@there.test', 'there.test', '', '', 1, 2, ?, 1,"
+            " 450, '', 'Later', 'mx', ?)",
+            (AT, AT - 9),
+        )
+    connection.close()
+    spool, pump = make(data_dir)
+    spool.start()
+    (message,) = claim_due(spool, pump.wait, AT)
+    assert pump.wait(spool.read(message, 0, 10)) == b"ab\n"
+    pump.wait(spool.settle([settled(message, 0, State.DEFERRED, AT + 60)], []))
+    _, page = pump.wait(spool.look(history.story, message.id, None, 60_000))
+    (recipient,) = page.rows
+    assert (recipient["attempts"], recipient["tls"]) == (3, "")
+    assert [attempt["at"] for attempt in recipient["history"]] == [AT + 1]
+    spool.stop()
