@@ -7,40 +7,33 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-
-class Personal(Enum):
-    """What of a field is about a person."""
-
-    ADDRESS = "the local part of a mail address, and all of what is none; the next hops' IP addresses are nobody's"
-    ALL = "all of it, but for the domain of a mail address"
-
-
-FIELDS: Mapping[str, Personal] = {
-    "address": Personal.ADDRESS,
-    "alias": Personal.ADDRESS,
-    "entries": Personal.ALL,
-    "forward_path": Personal.ADDRESS,
-    "forward_paths": Personal.ADDRESS,
-    "from": Personal.ADDRESS,
-    "helo": Personal.ALL,
-    "login": Personal.ALL,
-    "member": Personal.ADDRESS,
-    "members": Personal.ADDRESS,
-    "named": Personal.ADDRESS,
-    "peer": Personal.ALL,
-    "recipient": Personal.ADDRESS,
-    "reverse_path": Personal.ADDRESS,
-    "sender": Personal.ADDRESS,
-    "subject": Personal.ALL,
-    "to": Personal.ADDRESS,
-    "user": Personal.ALL,
-}
-"""The fields that are personal, in any event, at any depth. In all other texts mail addresses are found by their
-form, and what stands in a personal field of the same event by comparison."""
+FIELDS = frozenset(
+    (
+        "address",
+        "alias",
+        "entries",
+        "forward_path",
+        "forward_paths",
+        "from",
+        "helo",
+        "login",
+        "member",
+        "members",
+        "named",
+        "peer",
+        "recipient",
+        "reverse_path",
+        "sender",
+        "subject",
+        "to",
+        "user",
+    )
+)
+"""The fields about people, in any event, at any depth. Of a mail address the domain stays, of all else nothing.
+In other texts mail addresses are found by their form, and what stands in one of these fields by comparison."""
 
 ADMINISTRATORS = ("control", "control_client_refused")
 """Events that say who administered the server, by a user name of this machine: that stays, it is what they are for."""
@@ -56,6 +49,7 @@ _MAIL = rf"""
     (?P<local> "(?:[^"\\\r\n]|\\.){{1,256}}+" | (?<![^{_NOT_LOCAL}])[^{_NOT_LOCAL}]++ )
     @ (?P<domain> \[[0-9A-Za-z:.]++\] | [^{_NOT_LOCAL}'`/{{}}]++ )
 """
+_DOMAIN = re.compile(r"\[[0-9A-Za-z:.]+\]|[\w.-]+")
 _IP = r"(?P<ip> (?<![\w.:])(?: \d{1,3}(?:\.\d{1,3}){3} | [0-9A-Fa-f:]*:[0-9A-Fa-f:.]*[0-9A-Fa-f:] )(?![\w:]) )"
 _LAST = frozenset("0123456789abcdefABCDEF:")
 _IN_OURS = re.compile(_MAIL, re.VERBOSE)
@@ -81,6 +75,9 @@ class Redaction:
     def __call__(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The facts of one event without what is personal."""
         kept = ("event", "user") if facts.get("event") in ADMINISTRATORS else ("event",)
+        if "host" in facts:
+            # Its address, and nobody's of a person.
+            kept = (*kept, "address")
         known = dict(self._known(facts, kept))
         return {key: value if key in kept else self._clean(key, value, known) for key, value in facts.items()}
 
@@ -102,7 +99,7 @@ class Redaction:
             quote = found["local"].removesuffix(local)
             return f"{quote}{self.pseudonym(local + '@' + found['domain'].rstrip('.'))}@{found['domain']}"
         text = match.group()
-        return self._person(text, Personal.ALL) if _ip(text) is not None else text
+        return self._person(text) if _ip(text) is not None else text
 
     def _known(self, facts: Mapping[str, Any], kept: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
         """What is personal in this event, folded, and what to write for it: it may be repeated in a text."""
@@ -111,7 +108,7 @@ class Redaction:
                 yield from self._known(value)
             elif key in FIELDS and key not in kept:
                 for each in map(str, value if isinstance(value, list | tuple) else [value]):
-                    new = self._person(each, FIELDS[key])
+                    new = self._person(each)
                     if new != each:
                         yield each.casefold(), new
                         local, at, _ = each.rpartition("@")
@@ -125,18 +122,17 @@ class Redaction:
             return {str(name): self._clean(str(name), each, known) for name, each in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self._clean(key, each, known) for each in value]
-        personal = FIELDS.get(key)
-        if personal is None:
-            return self.text(str(value), known, foreign=key in FOREIGN)
-        return self._person(str(value), personal)
+        if key in FIELDS:
+            return self._person(str(value))
+        return self.text(str(value), known, foreign=key in FOREIGN)
 
-    def _of_person(self, value: str, personal: Personal) -> str:
+    def _of_person(self, value: str) -> str:
         local, at, domain = value.rpartition("@")
-        if at and len(domain.split()) == 1:
+        if at and _DOMAIN.fullmatch(domain):
             return f"{self.pseudonym(value)}@{domain}" if local else value
         ip = _ip(value)
-        if not value or (ip is not None and (personal is Personal.ADDRESS or ip.is_loopback or ip.is_unspecified)):
-            # A next hop's, or this machine's own.
+        if not value or (ip is not None and (ip.is_loopback or ip.is_unspecified)):
+            # This machine's own.
             return value
         return self.pseudonym(value)
 

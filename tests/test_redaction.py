@@ -93,6 +93,7 @@ def test_where_a_client_is_but_not_where_a_next_hop_is() -> None:
     assert "192.0.2.7" not in str(facts)
     assert facts["why"].split()[0] == facts["peer"]
     assert redacted(address="192.0.2.25", host="mx.example.org")["address"] == "192.0.2.25"
+    assert redacted(address="192.0.2.7", kind="address")["address"] != "192.0.2.7"
     assert redacted(peer="127.0.0.1")["peer"] == "127.0.0.1"
 
 
@@ -123,6 +124,7 @@ def test_what_is_empty_stays() -> None:
 
 def test_a_domain_with_words_behind_it_is_no_domain() -> None:
     assert "alice" not in redacted(user="x@y alice")["user"]
+    assert "alice" not in redacted(members=["mail=a@b.test,uid=alice,dc=b,dc=test"])["members"][0]
 
 
 @given(st.text(max_size=30), st.text(max_size=60))

@@ -1,0 +1,45 @@
+"""docs/logs.rst names every event that the server can log, with its levels and its fields, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from events import events
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "logs.rst"
+ENTRY = re.compile(r"^``(\w+)`` \(([a-z, ]+)\)\n((?: {4}.*\n)+)", re.MULTILINE)
+HOW = 'Write it into docs/logs.rst like the others: "``name`` (level)", and what it means and has, indented by four.'
+
+
+def described() -> dict[str, tuple[set[str], set[str]]]:
+    """By name: levels, and all that stands in double backquotes."""
+    found = ENTRY.findall(PAGE.read_text("utf-8"))
+    names = [name for name, _, _ in found]
+    assert len(set(names)) == len(names)
+    return {name: (set(levels.split(", ")), set(re.findall(r"``(\w+)``", text))) for name, levels, text in found}
+
+
+def test_every_event_is_described_and_no_other() -> None:
+    there = {event.name: event.where for event in events()}
+    missing = {name: where for name, where in there.items() if name not in described()}
+    assert not missing, HOW
+    assert not set(described()) - set(there)
+
+
+def test_every_level_and_field_is_described() -> None:
+    descriptions, wrong = described(), []
+    levels: dict[str, set[str]] = {}
+    for event in events():
+        levels.setdefault(event.name, set()).update(event.levels)
+        missing = event.fields - descriptions.get(event.name, (set(), set()))[1]
+        if missing:
+            wrong.append(f"{event.where}: {event.name} has {sorted(missing)}, which docs/logs.rst does not say")
+    assert not wrong, "\n".join(wrong)
+    assert {name: there for name, (there, _) in descriptions.items()} == levels
+
+
+def test_there_is_something_to_find() -> None:
+    found = list(events())
+    assert {"accepted", "delivered", "spool_trouble", "session_ended"} <= {event.name for event in found}
+    assert any(event.more for event in found)
