@@ -29,6 +29,14 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(
         [key for key in EFFECTS if key.startswith("auth.ldap.")], f"{REAL}test_the_directory_of_another_configuration"
     ),
+    **dict.fromkeys(
+        ["auth.ldap.connections", "auth.ldap.offline_cache"],
+        f"{REAL}test_a_directory_is_asked_more_at_once_and_remembered",
+    ),
+    **dict.fromkeys(
+        ["auth.ldap.timeout", "auth.ldap.connect_timeout"],
+        "tests/wiring/test_current_directory.py::test_the_patience_of_another_configuration",
+    ),
     "auth.backend": f"{REAL}test_users_of_another_file_and_of_a_directory",
     "auth.file": f"{REAL}test_users_of_another_file_and_of_a_directory",
     **dict.fromkeys(

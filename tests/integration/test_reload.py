@@ -395,6 +395,12 @@ def test_the_directory_of_another_configuration(make_mta: MakeMta, ldap: Slapd, 
         ({"recipient_filter": "(cn={local})"}, lambda mta: asks(mta, "alias4@example.org"), "250", "550"),
         ({"alias_filter": mail}, lambda mta: receivers(mta, "sales@example.org"), SALES, MEMBERS),
         (
+            {"alias_filter": mail, "member_filter": "(&(entryDN={dn})(uid=user2))"},
+            lambda mta: receivers(mta, "sales@example.org"),
+            SALES,
+            MEMBERS[1:],
+        ),
+        (
             {"alias_filter": mail, "alias_attributes": ["cn"], "member_attributes": ["uid"]},
             lambda mta: receivers(mta, "sales@example.org"),
             SALES,
@@ -488,3 +494,40 @@ def test_a_server_that_stops_changes_nothing_more(make_mta: MakeMta, sink: Sink)
         mta.process.signal(signal.SIGTERM)
         mta.process.signal(signal.SIGHUP)
         assert mta.ended_well()
+
+
+def connections_to(port: int) -> int:
+    """How many there are on this machine, to this port of 127.0.0.1."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(fields[2] == f"0100007F:{port:04X}" and fields[3] == "01" for fields in lines)
+
+
+def test_a_directory_is_asked_more_at_once_and_remembered(make_mta: MakeMta, ldap: Slapd, sink: Sink) -> None:
+    known = ldap.settings(recipient_filter="(mail={address})", connections=1)
+    with make_mta(with_users(sink.port, known, backend="ldap")) as mta:
+        assert send(mta, "user1@example.org").startswith("250")
+        # A login that was right is remembered when that is wanted, and until it is wanted no more.
+        known |= {"offline_cache": "1h"}
+        assert change(mta, with_users(sink.port, known, backend="ldap"))["changed"] == ["auth.ldap.offline_cache"]
+        assert log_in(mta, "user1", "pw1") == 235
+        ldap.stop()
+        wait_until(lambda: log_in(mta, "user1", "pw1") == 235, 30, "it is remembered")
+        known |= {"offline_cache": "0s"}
+        change(mta, with_users(sink.port, known, backend="ldap"))
+        assert log_in(mta, "user1", "pw1") == 454
+        ldap.start()
+        wait_until(lambda: log_in(mta, "user1", "pw1") == 235, 30, "it is back")
+        # One connection for logins before, and four now.
+        known |= {"connections": 4}
+        del known["recipient_filter"]
+        change(mta, with_users(sink.port, known, backend="ldap"))
+        before = connections_to(ldap.port)
+        ldap.hang()
+        threads = [threading.Thread(target=log_in, args=(mta, f"user{n}", f"pw{n}")) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        # A probe has left one, which is taken.
+        wait_until(lambda: connections_to(ldap.port) >= before + 3, 30, "four are asked about at the same time")
+        ldap.go_on()
+        for thread in threads:
+            thread.join(60)
