@@ -126,8 +126,8 @@ def test_a_spool_of_each_older_version_is_brought_along(tmp_path: Path, version:
         )
         connection.execute(
             "INSERT INTO recipient (number, idx, address, domain, orcpt, notify, state, attempts, next_attempt,"
-            " claimed_by, code, enhanced, text, host, at) VALUES (5, 0, 'you@there.test', 'there.test', '', '', 1, 2, ?, 1,"
-            " 450, '', 'Later', 'mx', ?)",
+            " claimed_by, code, enhanced, text, host, at) "
+            " VALUES (5, 0, 'you@there.test', 'there.test', '', '', 1, 2, ?, 1, 450, '', 'Later', 'mx', ?)",
             (AT, AT - 9),
         )
     connection.close()
