@@ -60,7 +60,8 @@ _MIGRATIONS = {
     ) WITHOUT ROWID;
     CREATE TABLE submission_usage (account TEXT PRIMARY KEY, windows TEXT NOT NULL) WITHOUT ROWID;
     """,
-    # See spool.history. slot: a ring, so that the last attempts take the place of the first.
+    # See spool.history. slot: a ring, so that the last attempts take the place of the first. What waits and what is
+    # held is counted in the indexes alone: see spool.survey.
     4: """
     ALTER TABLE recipient ADD COLUMN tls TEXT NOT NULL DEFAULT '';
     CREATE TABLE attempt (
@@ -70,6 +71,8 @@ _MIGRATIONS = {
         PRIMARY KEY (number, idx, slot)
     ) WITHOUT ROWID;
     CREATE INDEX recipient_held ON recipient (number) WHERE state = 2;
+    DROP INDEX recipient_due;
+    CREATE INDEX recipient_due ON recipient (next_attempt, state, claimed_by) WHERE state < 2 AND claimed_by = 0;
     """,
 }
 

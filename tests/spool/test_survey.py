@@ -66,5 +66,5 @@ def test_what_is_gone_or_on_its_way_costs_no_count_anything(tmp_path: Path, stat
     steps = [str(row[3]) for row in connection.execute(plan, values)]
     connection.close()
     reads = [step for step in steps if "recipient" in step]
-    assert all("INDEX recipient_due" in step or "COVERING INDEX recipient_held" in step for step in reads), steps
+    assert all(" COVERING INDEX recipient_" in step for step in reads), steps
     assert "USING TEMP B-TREE" not in " ".join(steps)
