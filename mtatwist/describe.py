@@ -13,6 +13,7 @@ from typing import Any
 from mtatwist import schema
 from mtatwist.config import Config, Secret
 from mtatwist.schema import Entry
+from mtatwist.schema.change import takes_restart
 from mtatwist.schema.declare import Computed, Key, Required, Table
 from mtatwist.values.base import toml_text
 
@@ -44,6 +45,7 @@ def as_object(entry: Entry) -> dict[str, object]:
         "required": key.default is Required,
         "example": key.example,
         "effect": key.effect,
+        "restart": takes_restart(entry.path),
         "doc": key.doc,
     }
 
@@ -62,13 +64,18 @@ def plain(entry: Entry) -> str:
     """Describe one key for a terminal."""
     key = entry.item
     assert isinstance(key, Key)
-    effect = "" if key.effect else " It has no effect yet."
     return "\n".join(
         [
             f"{entry.path}  ({key.kind.name}; default: {default_words(key)})",
-            *_wrapped(key.doc + effect, "    "),
+            *_wrapped(" ".join([key.doc, *_remarks(entry.path, key)]), "    "),
         ]
     )
+
+
+def _remarks(path: str, key: Key) -> list[str]:
+    """What else there is to know."""
+    remarks = [] if key.effect else ["It has no effect yet."]
+    return [*remarks, "Another value takes a restart."] if takes_restart(path) else remarks
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
@@ -118,8 +125,10 @@ def commented_toml() -> str:
 
 
 def _commented_key(path: str, key: Key) -> list[str]:
-    effect = "" if key.effect else " It has no effect yet."
-    lines = _wrapped(key.doc + effect, "# ") + _wrapped(f"Type: {key.kind.name}. Default: {default_words(key)}.", "# ")
+    lines = _wrapped(" ".join([key.doc, *_remarks(path, key)]), "# ")
+    lines += _wrapped(f"Type: {key.kind.name}. Default: {default_words(key)}.", "# ")
+        f"Type: {key.kind.name}. Default: {default_words(key)}.", "# "
+    )
     shown = key.example if key.default in (None, Required) or isinstance(key.default, Computed) else ""
     setting = f"{path.rpartition('.')[2]} = {shown or toml_text(key.default)}"
     return [*lines, setting if path == IN_FORCE else f"#{setting}"]
@@ -143,6 +152,9 @@ to be edited.
 
 A key that is not on this page is an error, so that no typing mistake goes unnoticed. A key marked as having
 no effect yet is accepted, and warned about when the server starts.
+
+A running server takes the file again on SIGHUP and on ``mtactl system reload``: all of it, but for what is marked
+as taking a restart, or none of it when anything is wrong. See :doc:`operations`.
 
 .. _TOML: https://toml.io/
 
@@ -185,8 +197,8 @@ def _rst_key(path: str, key: Key) -> list[str]:
     lines += [*_wrapped(_inline(key.doc), "   "), ""]
     if not written:
         lines += [f"   Example: ``{path.rpartition('.')[2]} = {key.example}``", ""]
-    if not key.effect:
-        lines += ["   It has no effect yet.", ""]
+    for remark in _remarks(path, key):
+        lines += [f"   {remark}", ""]
     return lines
 
 
