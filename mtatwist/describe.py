@@ -127,8 +127,6 @@ def commented_toml() -> str:
 def _commented_key(path: str, key: Key) -> list[str]:
     lines = _wrapped(" ".join([key.doc, *_remarks(path, key)]), "# ")
     lines += _wrapped(f"Type: {key.kind.name}. Default: {default_words(key)}.", "# ")
-        f"Type: {key.kind.name}. Default: {default_words(key)}.", "# "
-    )
     shown = key.example if key.default in (None, Required) or isinstance(key.default, Computed) else ""
     setting = f"{path.rpartition('.')[2]} = {shown or toml_text(key.default)}"
     return [*lines, setting if path == IN_FORCE else f"#{setting}"]
