@@ -98,10 +98,10 @@ def find(
     """For SqliteSpool.look(): those behind ``after`` to whom it may be done, up to ``limit``."""
     number, index = after
     start = number
-    if selection.id is None:
-        end = window(connection, number)
-    else:
+    if selection.id is not None:
         start = end = number_of(selection.id)
+    else:
+        end = LAST if selection.everything else window(connection, number)
     matching = Matching(selection, now)
     values = {**matching.within(connection, start - 1, end, next_hop), "index": index, "number": number}
     query = f"""
