@@ -76,9 +76,11 @@ def main() -> int:
         profile = [f"--profile={chosen.profile}", "--profiler=cprofile", "--savestats"] if chosen.profile else []
         ours = Mtatwist(directory, sink.port, profile)
         stack.callback(ours.close)
-        peers = [] if alone else [Peer(stack.enter_context(Postfix(directory, sink.port)))]
-        row("", ours.name, *([] if alone else ["postfix", "ratio", "target", ""]))
-        for name in (name for name in chosen.measures if name in MEASURES):
+        beside_peers = [name for name in chosen.measures if name in MEASURES]
+        peers = [] if alone or not beside_peers else [Peer(stack.enter_context(Postfix(directory, sink.port)))]
+        if beside_peers:
+            row("", ours.name, *([] if alone else ["postfix", "ratio", "target", ""]))
+        for name in beside_peers:
             measure = MEASURES[name].shortened(chosen.factor)
             rates: dict[str, list[float]] = {}
             for _ in range(1 if chosen.profile else chosen.runs):
