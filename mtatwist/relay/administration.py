@@ -16,8 +16,8 @@ from mtatwist.spool.changes import FIRST, STATES, Answer, Found, Key, Request
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from mtatwist.relay.hop import Work
     from mtatwist.relay.manager import RelayManager
+    from mtatwist.relay.work import Work
     from mtatwist.spool.selection import Selection
 
 _log = EventLogger()

@@ -11,10 +11,11 @@ from twisted.internet.interfaces import IReactorTime
 from mtatwist.envelope import Deferral, Outcome
 from mtatwist.log import EventLogger
 from mtatwist.relay.breaker import Breakers
-from mtatwist.relay.hop import LOW_WATER, Destination, Hop, Work
+from mtatwist.relay.hop import LOW_WATER, Hop
 from mtatwist.relay.limits import FIRST_CONNECTIONS, Connections, Ramp
 from mtatwist.relay.route import Route, choose, destination
 from mtatwist.relay.standing import Standing
+from mtatwist.relay.work import Destination, Work
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ITransport

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mtatwist.envelope import Deferral, Message, Outcome, Recipient
+from mtatwist.envelope import Deferral, Outcome
+from mtatwist.relay.work import Destination, Work, part
 from mtatwist.smtp.reply import Reply
 from mtatwist.transports.failures import ConnectFailed, Stale
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mtatwist.interfaces import IDelivery, ITransport
     from mtatwist.metrics.instruments import Instruments
     from mtatwist.relay.limits import Connections, Ramp
-    from mtatwist.relay.route import Route
 
 _log = Logger()
 
@@ -33,29 +32,6 @@ LOW_WATER = 200
 
 TURN = 20
 """Messages over one connection before another next hop gets it that has none."""
-
-
-class Destination(NamedTuple):
-    """What has connections of its own: the next hop of a route, or the exchanges of a domain, by its name."""
-
-    route: Route
-    name: str
-
-
-@dataclass(slots=True)
-class Work:
-    """A message for some of its recipients, all of which have the same next hop.
-
-    ``waited``: it comes from the spool, and is no new mail; ``held``: octets of the body that are in memory for it;
-    ``transport``: see Route.destinations; ``next_hop``: see Destination.
-    """
-
-    message: Message
-    recipients: list[Recipient]
-    waited: bool = False
-    held: int = 0
-    transport: str = "other"
-    next_hop: str = ""
 
 
 class HopOwner(Protocol):
@@ -148,19 +124,8 @@ class Hop:
 
     def withdraw(self, wanted: Mapping[int, Container[int]]) -> list[Work]:
         """Give back what has not begun of these recipients, by the numbers of their messages and their indexes."""
-        withdrawn: list[Work] = []
-        left: deque[Work] = deque()
-        for work in self._queue:
-            indexes = wanted.get(work.message.number, ())
-            taken = [recipient for recipient in work.recipients if recipient.index in indexes]
-            if len(taken) == len(work.recipients):
-                withdrawn.append(work)
-                continue
-            if taken:
-                withdrawn.append(dataclasses.replace(work, recipients=taken, held=0))
-                work.recipients = [recipient for recipient in work.recipients if recipient.index not in indexes]
-            left.append(work)
-        self._queue = left
+        withdrawn, left = part(self._queue, wanted)
+        self._queue = deque(left)
         recipients = sum(len(work.recipients) for work in withdrawn)
         self.load -= recipients
         self.waiting -= recipients

@@ -14,9 +14,9 @@ from mtatwist.envelope import Message, Outcome, Recipient
 from mtatwist.log import EventLogger
 from mtatwist.relay.backlog import Backlog
 from mtatwist.relay.destinations import Destinations
-from mtatwist.relay.hop import Destination, Work
 from mtatwist.relay.record import Recorder
 from mtatwist.relay.route import Route
+from mtatwist.relay.work import Destination, Work
 
 if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ITransport

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from mtatwist.interfaces import ISpool, ISpoolWriter
     from mtatwist.metrics.instruments import Instruments
     from mtatwist.metrics.instruments.kinds import Counter
-    from mtatwist.relay.hop import Work
     from mtatwist.relay.report import Reporter
     from mtatwist.relay.retry import Schedule
+    from mtatwist.relay.work import Work
 
 _log = EventLogger()
 

@@ -11,9 +11,10 @@ from twisted.internet.task import Clock
 
 from mtatwist.envelope import Deferral, Envelope, Message, Outcome, Recipient
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.relay.hop import IDLE_SECONDS, TURN, Destination, Hop, Work
+from mtatwist.relay.hop import IDLE_SECONDS, TURN, Hop
 from mtatwist.relay.limits import Connections, Ramp
 from mtatwist.relay.route import Route
+from mtatwist.relay.work import Destination, Work
 from mtatwist.smtp.reply import Reply
 from mtatwist.transports.failures import ConnectFailed, Stale
 

@@ -18,10 +18,10 @@ from twisted.internet.task import Clock
 from mtatwist.envelope import Delivered, Envelope, Handed, Message, Outcome, Recipient, State
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.relay import record
-from mtatwist.relay.hop import Work
 from mtatwist.relay.record import REPORTS_LIMIT, REWRITE_SECONDS, Recorder
 from mtatwist.relay.report import Reporter
 from mtatwist.relay.retry import Schedule
+from mtatwist.relay.work import Work
 from mtatwist.smtp.reply import Reply
 from mtatwist.spool.memory import MemorySpool, MemoryWriter
 
