@@ -130,15 +130,17 @@ class Lockout:
         """Those that have not ended, the first to end first: of one ``user`` alone, no more than ``limit``, and those
         that come behind ``after``."""
         least = (now, "", "", "") if after is None or after.until <= now else _in_order(after)
+        # Plain tuples: there may be very many.
+        tables = [(kind.value, table) for kind, table in self._tables.items()]
         found = (
-            lock
-            for kind, table in self._tables.items()
+            each
+            for word, table in tables
             for subject, until in table.locks.items()
-            # There may be very many.
-            if until >= least[0] and (not user or user == subject[0])
-            if _in_order(lock := Lock(kind, *subject, until)) > least and until > now
+            if until > now and (not user or user == subject[0])
+            if (each := (until, word, *subject)) > least
         )
-        return sorted(found, key=_in_order) if limit is None else nsmallest(limit, found, key=_in_order)
+        first = sorted(found) if limit is None else nsmallest(limit, found)
+        return [Lock(Kind(kind), user, address, until) for until, kind, user, address in first]
 
     @property
     def active(self) -> int:

@@ -69,6 +69,7 @@ class Spool(MemorySpool):
         super().__init__()
         self.has_room = SqliteSpool(*arguments, **settings).has_room  # type: ignore[method-assign]
         self.trouble = ""
+        self.free = 1 << 30
         self.kept_time = KeptTime()
         self._database = apsw.Connection(":memory:")
         schema.migrate(self._database)
