@@ -194,7 +194,7 @@ class Mta(MultiService):
             partial(self._usage.limit, make_limits(config)),
             partial(self.sessions.limit, shares.sessions, config.limits.connections_per_address),
             *(partial(listener.use, factory) for listener, factory in zip(self.listeners, factories, strict=True)),
-            self.watching.prepare(running, config),
+            self.watching.prepare(config),
             prepare_control(config, self.control),
             prepare_log(running, config, self._observer, self.threshold),
         ]

@@ -18,7 +18,7 @@ from mtatwist.directory.server import Server
 from mtatwist.directory.tls import make_context
 from mtatwist.interfaces import DirectoryTrouble, IDirectory, IEntry
 from mtatwist.metrics.instruments import Instruments
-from mtatwist.wiring.swap import Replaced, Swap, nothing
+from mtatwist.wiring.swap import Replaced, Swap, content, nothing
 
 WAITING = 500
 """Requests of logins that wait for a connection, and as many lookups of recipients; with a directory that takes 10 ms,
@@ -112,7 +112,7 @@ class CurrentDirectory(_InForce):
         self._metrics = metrics
         self._replaced = Replaced(reactor)
         self._directory = make_directory(config, reactor, metrics)
-        self._settings = config.auth.ldap
+        self._of = _parts(config)
 
     @property
     def exists(self) -> bool:
@@ -131,12 +131,13 @@ class CurrentDirectory(_InForce):
 
     def prepare(self, config: Config) -> Swap:
         """For another configuration. The directory before ends what it has to do. Raises ConfigError."""
-        if config.auth.ldap == self._settings:
+        of = _parts(config)
+        if of == self._of:
             return nothing
         directory = make_directory(config, self._reactor, self._metrics)
 
         def swap() -> None:
-            before, self._directory, self._settings = self._directory, directory, config.auth.ldap
+            before, self._directory, self._of = self._directory, directory, of
             if before is not None:
                 before.retire()
                 self._replaced.add(before.stop)
@@ -149,3 +150,8 @@ class CurrentDirectory(_InForce):
         self._replaced.stop()
         if self._directory is not None:
             await self._directory.stop()
+
+
+def _parts(config: Config) -> Any:
+    """What it is made of: with another of these it is another one."""
+    return config.auth.ldap, content(config.auth.ldap.ca_file)

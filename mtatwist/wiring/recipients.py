@@ -29,11 +29,11 @@ class CurrentRecipients:
         """Raises ConfigError."""
         self._make = partial(make_recipients, reactor=reactor, metrics=metrics, directory=directory.for_recipients)
         self.resolver = self._make(config)
-        self._of = config.relay, config.auth.ldap
+        self._of = _parts(config)
 
     def prepare(self, config: Config) -> tuple[Resolver | None, Swap]:
         """What answers under another configuration. Raises ConfigError."""
-        of = config.relay, config.auth.ldap
+        of = _parts(config)
         if of == self._of:
             return self.resolver, nothing
         resolver = self._make(config)
@@ -42,6 +42,16 @@ class CurrentRecipients:
             self.resolver, self._of = resolver, of
 
         return resolver, swap
+
+
+def _parts(config: Config) -> Any:
+    """What it is made of: with another of these it is another one, and what was remembered is forgotten."""
+    relay, ldap = config.relay, config.auth.ldap
+    return (
+        (relay.domains, relay.postmaster, relay.recipient_delimiter, relay.expansion, relay.aliases, relay.recipients),
+        (ldap.uris, ldap.base_dn, ldap.recipient_filter, ldap.alias_filter, ldap.alias_attributes),
+        (ldap.member_attributes, ldap.member_filter, ldap.address_attributes),
+    )
 
 
 def make_recipients(config: Config, reactor: Any, metrics: Instruments, directory: IDirectory) -> Resolver | None:

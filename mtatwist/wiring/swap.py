@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,8 +17,21 @@ KEPT = 4
 """How many replaced parts there may be of one kind; beyond that, the oldest ends at once."""
 
 
+CONTENT_LIMIT = 4 << 20
+"""Octets of a file that are compared: all authorities of the world have some hundred thousand."""
+
+
 def nothing() -> None:
     """(Swap) All is as it was."""
+
+
+def content(path: str | None) -> bytes | None:
+    """What a file holds, to be compared with what it holds another time; None where it can't be read. Blocks."""
+    with contextlib.suppress(OSError):
+        if path is not None:
+            with open(path, "rb") as file:
+                return file.read(CONTENT_LIMIT)
+    return None
 
 
 class Replaced:

@@ -29,7 +29,7 @@ from mtatwist.metrics.queue import QueueWatch
 from mtatwist.receive.listener import Listener
 from mtatwist.spool.sqlite import SqliteSpool
 from mtatwist.wiring.directory import CurrentDirectory
-from mtatwist.wiring.swap import Swap
+from mtatwist.wiring.swap import Swap, content
 
 _log = Logger()
 
@@ -81,15 +81,16 @@ class Watching:
             self._endpoint = BoundEndpoint(reactor, "health.endpoint", endpoint, site, fail=fail, lost=_not_bound)
         self._make_push = partial(self._push_loop, reactor, wall, wall())
         self._push = self._make_push(config)
+        self._push_of = _parts_of_push(config)
 
-    def prepare(self, running: Config, config: Config) -> Swap:
+    def prepare(self, config: Config) -> Swap:
         """For another configuration. Raises ConfigError."""
-        same = (running.metrics, running.server.hostname) == (config.metrics, config.server.hostname)
-        push = self._push if same else self._make_push(config)
+        of = _parts_of_push(config)
+        push = self._push if of == self._push_of else self._make_push(config)
 
         def swap() -> None:
             self._queue_limit = config.health.queue_limit
-            before, self._push = self._push, push
+            before, self._push, self._push_of = self._push, push, of
             if before is not push and before is not None and before.running:
                 before.replaced()
             if self.readiness.phase is not Phase.STARTING:
@@ -219,3 +220,7 @@ class Watching:
 def _not_bound(code: int, why: str) -> None:
     """Mail is more than its probes: it goes on."""
     _log.critical("health_not_bound", reason=why)
+
+
+def _parts_of_push(config: Config) -> Any:
+    return config.metrics, config.server.hostname, content(config.metrics.ca_file)
