@@ -82,7 +82,8 @@ def _attempts(delivery: Facts) -> Iterator[str]:
     if (forgotten := delivery["attempts"] - len(tries)) > 0:
         yield f"{words.count(forgotten, 'earlier attempt')}, no longer remembered."
     for attempt in tries:
-        host = f"{attempt['host']}: " if attempt["host"] else ""
+        over = f" over {attempt['tls']}" if attempt["tls"] else ""
+        host = f"{attempt['host']}{over}: " if attempt["host"] else ""
         yield f"{attempt['at'].replace('T', ' ')}  {host}{attempt['reply']}"
 
 
@@ -91,8 +92,7 @@ def _waits(message: Facts, delivery: Facts) -> str:
     due_in = delivery["due_in"] or 0
     match delivery["waits_for"]:
         case "nothing":
-            over = f" over {delivery['tls']}" if delivery["tls"] else ""
-            return f"Done{over}: nothing more is to be tried."
+            return "Done: nothing more is to be tried."
         case "release":
             return f'Held until somebody says "mtactl queue release {message["id"]}".'
         case "delivery":

@@ -93,12 +93,20 @@ class Lab:
         return self.pump.wait(self.spool.claim_due(self.now() + 1, [(domain, 1000) for domain in domains]))
 
     def tried(
-        self, message: Message, index: int, state: State, reply: Reply = BUSY, ago: float = 30, due_in: float = 600
+        self,
+        message: Message,
+        index: int,
+        state: State,
+        reply: Reply = BUSY,
+        ago: float = 30,
+        due_in: float = 600,
+        tls: str = "",
     ) -> None:
         """A recipient was tried."""
         (claimed,) = (m for m in self.claim(message.envelope.recipients[index].domain) if m.number == message.number)
         at = self.now() - ago
-        result = Settled(claimed.number, index, state, reply, "mx.far.test", at, self.now() + due_in)
+        due = self.now() + due_in
+        result = Settled(claimed.number, index, state, reply, "mx.far.test", at, due, tls=tls)
         self.pump.wait(self.spool.settle([result], []))
 
     # mtactl.

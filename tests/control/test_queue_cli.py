@@ -281,11 +281,11 @@ def test_it_is_held(lab: Lab) -> None:
 
 def test_it_is_done_with(lab: Lab) -> None:
     message = lab.store("a@far.test", "b@near.test")
-    lab.tried(message, 0, State.FAILED, Reply(550, "5.1.1", "no such user"))
+    lab.tried(message, 0, State.FAILED, Reply(550, "5.1.1", "no such user"), tls="TLSv1.3 X")
     (told,) = lab.said("why", message.id)
     assert told["deliveries"][0]["waits_for"] == "nothing"
     words = lab.mtactl("why", message.id).stdout
-    assert "a@far.test: failed" in words and "mx.far.test: 550 5.1.1 no such user" in words
+    assert "a@far.test: failed" in words and "mx.far.test over TLSv1.3 X: 550 5.1.1 no such user" in words
     assert "nothing more is to be tried" in words
 
 
