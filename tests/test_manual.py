@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+import shutil
 import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
+from rigs import certificates
 from twisted.cred.error import UnauthorizedLogin
 from zope.interface.verify import verifyClass, verifyObject
 
@@ -18,6 +22,7 @@ from mtatwist.auth import mechanisms
 from mtatwist.auth.credentials import AuthUnavailable, Login
 from mtatwist.auth.mechanisms import BadResponse, IMechanism
 from mtatwist.config import load
+from mtatwist.control import cli
 from mtatwist.envelope import Delivered, Envelope, Message, Recipient
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.smtp.address import Address
@@ -129,3 +134,71 @@ def test_the_tutorials_configuration(tmp_path: Path) -> None:
     file = tmp_path / "tutorial.toml"
     file.write_text(textwrap.dedent(example))
     assert not load(str(file)).warnings
+
+
+PAGES = ("install", "howto-smart-host", "howto-dovecot", "howto-ldap", "howto-monitoring")
+TOML = re.compile(r"code-block:: toml\n\n((?: {4}.*\n|\n)+)")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_configurations_of_pages_that_show_whole_ones(name: str, tmp_path: Path) -> None:
+    """They stand in /etc/mtatwist there."""
+    made = certificates.make(tmp_path)
+    made.certificate.rename(tmp_path / "mx.pem")
+    made.key.rename(tmp_path / "mx.key")
+    shutil.copy(tmp_path / "authority.pem", tmp_path / "directory-ca.pem")
+    for secret in ("ldap-password", "recipients"):
+        (tmp_path / secret).write_text("a-secret\n")
+        (tmp_path / secret).chmod(0o600)
+    examples = TOML.findall((SKELETONS.parent / f"{name}.rst").read_text("utf-8"))
+    assert examples
+    for example in examples:
+        file = tmp_path / "mtatwist.toml"
+        file.write_text(textwrap.dedent(example).replace("/etc/mtatwist", str(tmp_path)))
+        assert not load(str(file)).warnings
+
+
+SHOWN_BY = {
+    "/opt/mtatwist/bin/pip install": "tests/test_packaging.py::test_twistd_knows_mta",
+    "curl ": "tests/integration/test_manual_commands.py::test_what_prometheus_and_probes_fetch",
+    "install ": "tests/integration/test_manual_commands.py::test_installing",
+    "ln ": "tests/integration/test_manual_commands.py::test_installing",
+    "mv ": "tests/integration/test_manual_commands.py::test_backup_and_restore",
+    "python3 -m venv": "tests/test_packaging.py::test_twistd_knows_mta",
+    "swaks ": "tests/integration/test_login.py::test_swaks",
+    "systemctl ": "tests/integration/test_manual_commands.py::test_installing",
+    "tar ": "tests/integration/test_manual_commands.py::test_backup_and_restore",
+    "useradd ": "tests/integration/test_manual_commands.py::test_installing",
+    "venv/bin/": "tests/test_packaging.py::test_twistd_knows_mta",
+}
+"""How commands of the manual begin, and the test that runs such; for those of mtactl see below."""
+
+SH = re.compile(r"code-block:: sh\n\n((?: {4}.*\n|\n)+)")
+
+
+def commands() -> list[str]:
+    """What the pages about running the server tell people to type."""
+    pages = [(SKELETONS.parent / f"{name}.rst").read_text("utf-8") for name in (*PAGES, "operations")]
+    return [line.strip() for page in pages for block in SH.findall(page) for line in block.splitlines() if line.strip()]
+
+
+def test_every_command_of_the_manual_is_run_somewhere() -> None:
+    others = [line for line in commands() if not re.match(r"(\S*/)?mtactl ", line)]
+    assert len(others) > 10
+    assert not [line for line in others if not line.startswith(tuple(SHOWN_BY))]
+    for where in SHOWN_BY.values():
+        path, _, function = where.partition("::")
+        assert f"def {function}(" in (SKELETONS.parents[1] / path).read_text("utf-8")
+
+
+def test_every_verb_of_the_manual_is_one() -> None:
+    """Their tests are those of tests/control, and of docs/administration.rst."""
+    verbs = [shlex.split(line)[1:] for line in commands() if re.match(r"(\S*/)?mtactl ", line)]
+    assert len(verbs) > 5
+    for words in verbs:
+        command: click.Command = cli.main
+        while isinstance(command, click.Group):
+            found = command.get_command(click.Context(command), words.pop(0))
+            assert found is not None
+            command = found
+        command.make_context(command.name, words, resilient_parsing=False)
