@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from control.test_users import Terminal
 from rigs.client import Client
 from rigs.control import SOCKET
 from rigs.dnslab import DnsLab
@@ -390,9 +391,17 @@ def test_locks_and_trials_at_a_directory(make_mta: MakeMta, tmp_path: Path) -> N
             wait_until(lambda: ready(mta)[0] == 503, 40, lambda: mta.log())
 
 
-def test_the_status_of_a_server_with_tls_and_a_collector_that_is_away(
-    make_mta: MakeMta, sink: Sink, tmp_path: Path
-) -> None:
+def test_at_a_terminal_the_password_is_asked_for_and_not_shown(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
+    with make_mta(with_everything(sink, tmp_path / "users")) as mta:
+        terminal = Terminal("--socket", mta.data_dir / SOCKET, "auth", "test", "alice")
+        terminal.read_until(b"Password: ")
+        terminal.type("secret\n")
+        terminal.read_until(b"alice is let in as alice")
+        assert b"secret" not in terminal.shown
+        assert terminal.end() == 0
+
+
+def test_the_status_of_a_server_whose_collector_is_away(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
     config = relaying_to(sink.port, metrics={"endpoint": "http://127.0.0.1:9/v1/metrics", "interval": "1s"})
     with make_mta(config) as mta:
         wait_until(lambda: one(mta, "system", "status")["collector"]["failures"], 40, lambda: mta.log())
