@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -50,13 +51,13 @@ class DnsVerbs:
 
     async def _list(self, after: str | None) -> dict[str, Any]:
         place = _place(after)
-        rows: list[tuple[str, dict[str, Any]]] = [
-            (_cursor(where), row) for where, row in self._overrides() if where > place
-        ]
         behind = Key(*place[1:]) if place[0] == _CACHE else None
         entries = self._dns().resolver.remembered(LISTED, behind)
-        rows += ((_cursor((_CACHE, *each.key)), _entry(each)) for each in entries)
-        return page(rows, rows[-1][0] if len(entries) == LISTED else None)
+        rows = chain(
+            ((_cursor(where), row) for where, row in self._overrides() if where > place),
+            ((_cursor((_CACHE, *each.key)), _entry(each)) for each in entries),
+        )
+        return page(rows, _cursor((_CACHE, *entries[-1].key)) if len(entries) == LISTED else None)
 
     def _overrides(self) -> Iterator[tuple[tuple[str, str, str], dict[str, Any]]]:
         """What overrides the DNS, in the order in which it is listed."""
