@@ -33,6 +33,7 @@ class Supervisor:
         self._clock = clock
         self._monotonic = monotonic
         self._timer: IDelayedCall | None = None
+        self._stopping = False
 
     def ready(self) -> None:
         """Every port is bound and the spool is open. From now on the reactor's life is its own proof."""
@@ -44,12 +45,14 @@ class Supervisor:
         """The configuration is being read; :meth:`reloaded` must follow, whatever came of it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={int(self._monotonic() * 1_000_000)}", "STATUS=Reloading")
 
-    def reloaded(self, how: str = "") -> None:
-        """That is over. ``how`` is one line for ``systemctl status``."""
-        self._tell("READY=1", f"STATUS={_line(how) or 'Taking mail'}")
+    def reloaded(self) -> None:
+        """That is over."""
+        if not self._stopping:
+            self._tell("READY=1", "STATUS=Taking mail")
 
     def stopping(self) -> None:
         """The end has begun; it may take as long as ``TimeoutStopSec=`` says."""
+        self._stopping = True
         self._tell("STOPPING=1", "STATUS=Finishing what is under way")
 
     def stopped(self) -> None:
@@ -77,7 +80,3 @@ def _watchdog(environment: Mapping[str, Any]) -> float:
     text = environment.get("WATCHDOG_USEC", "")
     ours = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
     return int(text) / 2_000_000 if ours and text.isdecimal() else 0.0
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,6 +82,14 @@ def test_it_says_when_it_takes_mail_that_it_lives_and_when_it_ends(make_mta: Mak
             assert client.greeting.code == 220
         for _ in range(3):
             systemd.hear("WATCHDOG=1")
+        for _ in range(2):
+            before = time.monotonic()
+            mta.process.signal(signal.SIGHUP)
+            (moment,) = (line for line in systemd.hear("RELOADING=1") if line.startswith("MONOTONIC_USEC="))
+            assert before <= int(moment.partition("=")[2]) / 1e6 <= time.monotonic()
+            systemd.hear("READY=1")
+            # Of the second nothing comes, and systemd has to hear of its end too.
+            mta.config.write_text("[server]\nhost = 1\n")
         mta.process.signal(signal.SIGTERM)
         systemd.hear("STOPPING=1")
         assert mta.ended_well()
