@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,9 @@ from typing import Any
 
 FIELDS = frozenset(
     (
+        "account",
         "address",
+        "addresses",
         "alias",
         "entries",
         "forward_path",
@@ -105,7 +108,7 @@ class Redaction:
         """What is personal in this event, folded, and what to write for it: it may be repeated in a text."""
         for key, value in facts.items():
             if isinstance(value, dict):
-                yield from self._known(value)
+                yield from self._known({name: _read(each) for name, each in value.items()})
             elif key in FIELDS and key not in kept:
                 for each in map(str, value if isinstance(value, list | tuple) else [value]):
                     new = self._person(each)
@@ -119,7 +122,7 @@ class Redaction:
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, dict):
-            return {str(name): self._clean(str(name), each, known) for name, each in value.items()}
+            return {str(name): self._clean(str(name), _read(each), known) for name, each in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self._clean(key, each, known) for each in value]
         if key in FIELDS:
@@ -145,6 +148,16 @@ def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
+
+
+def _read(value: Any) -> Any:
+    """An argument of a command may be JSON, and cut."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return "{...}"
 
 
 def _without(text: str, known: _Known) -> str:

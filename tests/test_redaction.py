@@ -111,6 +111,16 @@ def test_what_is_nested_is_found() -> None:
     assert (facts["arguments"]["count"], facts["lines"]) == (3, [1, 2])
 
 
+def test_arguments_that_are_json_are_read() -> None:
+    selection = '{"user": "alice", "sender": "bob*", "recipient": "*@example.org", "older": 60}'
+    facts = Redaction(KEY)({"event": "control", "arguments": {"selection": selection, "cut": '{"user": "ali...'}})
+    read = facts["arguments"]["selection"]
+    assert "alice" not in str(facts)
+    assert "bob" not in str(facts)
+    assert (read["recipient"].endswith("@example.org"), read["older"]) == (True, 60)
+    assert facts["arguments"]["cut"] == "{...}"
+
+
 def test_who_administered_the_server_stays() -> None:
     facts = Redaction(KEY)({"event": "control", "user": "root", "arguments": {"user": "alice", "from": "@a.test"}})
     assert facts["user"] == "root"
