@@ -43,6 +43,9 @@ EXIT_CODES: dict[type[ControlError], int] = {
 }
 """What mtactl ends with when a command was not done (sysexits.h)."""
 
+WIDEST = 10_000
+"""Columns that a table may have; the terminal wraps what is too long for it."""
+
 TABLE_ROWS = 100
 """Rows of a table that are measured together: a long list is never held in memory."""
 
@@ -162,13 +165,16 @@ def say_rows(
         for row in remaining:
             click.echo("\t".join(printable(cell(row)) for _, cell in columns))
         return
-    console = Console()
+    # As wide as what is in it: folded cells can't be read, nor copied.
+    console = Console(width=WIDEST, height=TABLE_ROWS)
     while part := list(islice(remaining, TABLE_ROWS)):
         table = Table(box=None, pad_edge=False)
-        for number, (title, _) in enumerate(columns):
-            # What a row is known by is copied from here, and stays in one piece.
-            table.add_column(title, overflow="fold", no_wrap=number == 0)
+        for title, _ in columns:
+            table.add_column(title)
         for row in part:
             # No markup: what peers have said stands in them.
             table.add_row(*(Text(printable(cell(row))) for _, cell in columns))
-        console.print(table)
+        with console.capture() as lines:
+            console.print(table)
+        for line in lines.get().splitlines():
+            click.echo(line.rstrip())

@@ -14,9 +14,6 @@ from typing import Any
 from rigs.mta import Mta, _environment
 from rigs.processes import wait_until
 
-from mtatwist.control.client import Client, NoServer
-from mtatwist.control.commands import ControlError
-
 #: In the data directory, unless the configuration says otherwise.
 SOCKET = "control.sock"
 
@@ -96,25 +93,29 @@ def ended(clients: Sequence[socket.socket]) -> list[bool]:
     return results
 
 
+_ANOTHER = """
+import os, sys
+from mtatwist.control.client import Client, NoServer
+from mtatwist.control.commands import ControlError
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+try:
+    with Client(sys.argv[1]) as client:
+        print("welcome as", client.role)
+except (NoServer, ControlError) as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
 def asked_by(uid: int, path: Path) -> str:
     """What a process of another user is told that says Hello; only root can play that."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-            try:
-                with Client(str(path)) as client:
-                    words = f"welcome as {client.role}"
-            except (NoServer, ControlError) as error:
-                words = f"{type(error).__name__}: {error}"
-            os.write(writing, words.encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as told_by_it:
-        words = told_by_it.read().decode()
-    os.waitpid(child, 0)
-    return words
+    done = subprocess.run(
+        [sys.executable, "-c", _ANOTHER, str(path), str(uid)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, **_environment()},
+    )
+    return done.stdout.strip()
