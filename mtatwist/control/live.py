@@ -12,9 +12,6 @@ from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mtatwist.control.client import Client, NoServer
 from mtatwist.control.commands import (
@@ -165,6 +162,11 @@ def say_rows(
         for row in remaining:
             click.echo("\t".join(printable(cell(row)) for _, cell in columns))
         return
+    # Loaded for terminals alone: it takes longer than most answers.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     # As wide as what is in it: folded cells can't be read, nor copied.
     console = Console(width=WIDEST, height=TABLE_ROWS)
     while part := list(islice(remaining, TABLE_ROWS)):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import backlog
 import logins
+import looks
 import refusals
 import watched
 from contestants import Mtatwist, Peer
@@ -26,7 +27,7 @@ from measures import MEASURES, Measure
 from rigs.loadpair import SmtpSink
 from rigs.postfix import Postfix
 
-NAMES = (*MEASURES, "backlog", "logins", "refusals", "watched")
+NAMES = (*MEASURES, "backlog", "logins", "looks", "refusals", "watched")
 
 
 def arguments() -> argparse.Namespace:
@@ -70,6 +71,13 @@ def main() -> int:
             row("", "mtatwist", "ldap3 loop", "ratio", "target", "")
             cells = (f"{rate:.0f}/s", f"{loop:.0f}/s", f"{rate / loop:.2f}", str(logins.TARGET), verdict)
             row("50 parallel logins at slapd", *cells)
+        if "looks" in chosen.measures:
+            row("200,000 waiting", "mtactl", "the answer", "limit", "")
+            for name, (whole, answer) in looks.measure(directory, runs=chosen.runs, factor=chosen.factor).items():
+                late = name in looks.BOUNDED and whole > looks.LIMIT
+                missed += late
+                verdict = ("MISSED" if late else "ok") if name in looks.BOUNDED else ""
+                row(name, f"{whole:.2f} s", f"{answer:.3f} s", f"{looks.LIMIT} s" if verdict else "", verdict)
         if not {*MEASURES, "backlog", "watched"} & {*chosen.measures}:
             return missed
         sink = stack.enter_context(SmtpSink(directory))
