@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import signal
+import ssl
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 from passlib import hash as passlib
 from rigs import certificates
+from rigs.certificates import Authority
 from rigs.client import Client
 from rigs.collector import PATH, FakeCollector
-from rigs.control import mtactl
+from rigs.control import mtactl, refusal, told
 from rigs.mta import Config, Mta, relaying_to, toml
 from rigs.processes import wait_until
 from rigs.sink import Sink
@@ -435,32 +437,63 @@ def test_a_route_to_somewhere_else(make_mta: MakeMta, sink: Sink, tmp_path: Path
 
 
 def test_another_collector(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
-    files = certificates.make(tmp_path)
-    with FakeCollector() as one, FakeCollector() as two, make_mta(relaying_to(sink.port)) as mta:
-        for collector in (one, two, one):
-            came = len(collector.pushes)
-            change(mta, relaying_to(sink.port, metrics={"endpoint": collector.url, "interval": "1s"}))
-            wait_until(lambda at=collector, n=came: len(at.pushes) >= n + 2, 30, "it is pushed to")
-        assert send(mta, "a@sink.test").startswith("250")
-        secure = {"endpoint": f"https://127.0.0.1:{one.port}{PATH}", "interval": "1s"}
-        change(mta, relaying_to(sink.port, metrics={**secure, "ca_file": str(files.authority)}))
-        wait_until(lambda: events(mta, "metrics_push_failed"), 30, "that one does no TLS")
-        change(mta, relaying_to(sink.port))
-        assert send(mta, "a@sink.test").startswith("250")
+    """With other authorities, too, be they in another file or in the same one."""
+    right, wrong = Authority(tmp_path / "right.pem"), Authority(tmp_path / "wrong.pem")
+    files = right.issue(tmp_path, "localhost", name="collector")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    with FakeCollector() as open_to_all, FakeCollector(context=context) as secure:
+        url = f"https://localhost:{secure.port}{PATH}"
+
+        def pushing(**metrics: Any) -> Config:
+            return relaying_to(sink.port, metrics={"interval": "1s", **metrics})
+
+        with make_mta(pushing(endpoint=url, ca_file=str(wrong.file))) as mta:
+            wait_until(lambda: events(mta, "metrics_push_failed"), 30, "it is not the one that is meant")
+            change(mta, pushing(endpoint=open_to_all.url))
+            wait_until(lambda: len(open_to_all.pushes) >= 2, 30, "it is pushed to")
+            assert not secure.pushes
+            change(mta, pushing(endpoint=url, ca_file=str(right.file)))
+            wait_until(lambda: len(secure.pushes) >= 2, 30, "it is pushed to")
+            change(mta, pushing(endpoint=url, ca_file=str(wrong.file)))
+            wait_until(lambda: len(events(mta, "metrics_push_failed")) == 2, 30, "it is not the one that is meant")
+            came = len(secure.pushes)
+            shutil.copy(right.file, wrong.file)
+            assert hang_up(mta)["changed"] == []
+            wait_until(lambda: len(secure.pushes) > came, 30, "it is pushed to")
+            assert change(mta, relaying_to(sink.port))["changed"] == [
+                "metrics.endpoint",
+                "metrics.interval",
+                "metrics.ca_file",
+            ]
+
+
+def test_an_administrator_hears_what_came_of_it(make_mta: MakeMta, sink: Sink) -> None:
+    config = relaying_to(sink.port)
+    with make_mta(config) as mta:
+        write(mta, {**config, "limits": {"recipients": 3}, "spool": {"ballast": "1MiB"}})
+        (answer,) = told(mta, "system", "reload")
+        assert "limits.recipients" in answer["changed"]
+        assert answer["restart"] == ["spool.ballast"]
+        write(mta, {**config, "limits": {"recipients": 0, "hops": 0}})
+        code, why = refusal(mta, "system", "reload")
+        assert code == 78
+        assert f"{mta.config}: limits.recipients: " in why
+        assert f"{mta.config}: limits.hops: " in why
 
 
 def test_the_log(make_mta: MakeMta, sink: Sink) -> None:
     with make_mta(relaying_to(sink.port)) as mta:
 
-        def told(word: str) -> None:
+        def said(word: str) -> None:
             wait_until(lambda: word in mta.log(), 30, lambda: f"{word} in {mta.log()[-1000:]}")
 
         write(mta, relaying_to(sink.port, log={"format": "text"}))
         mta.process.signal(signal.SIGHUP)
-        told("Z reload changed=")
+        said("Z reload changed=")
         assert send(mta, "hannah@sink.test").startswith("250")
-        told("Z accepted ")
-        told("hannah@sink.test")
+        said("Z accepted ")
+        said("hannah@sink.test")
         write(mta, relaying_to(sink.port, log={"format": "json", "redact": True}))
         assert hang_up(mta)["changed"] == ["log.format", "log.redact"]
         assert send(mta, "ottokar@sink.test").startswith("250")
