@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 from receive.whole import toml
+from rigs.certificates import Authority
 from rigs.pump import Pump
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from mtatwist.config import Config, load
+from mtatwist.config import Config, ConfigError, load
 from mtatwist.interfaces import DirectoryTrouble
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.wiring import directory as module
@@ -72,6 +74,17 @@ def test_the_patience_of_another_configuration(monkeypatch: pytest.MonkeyPatch, 
 def test_with_the_same_settings_it_is_the_same(tmp_path: Path, silent: int) -> None:
     current = CurrentDirectory(config(tmp_path, silent), Pump(), Instruments())
     assert current.prepare(config(tmp_path, silent)) is nothing
+
+
+def test_its_authorities_may_be_others_in_the_same_file(tmp_path: Path, silent: int) -> None:
+    one, two = Authority(tmp_path / "one.pem"), Authority(tmp_path / "two.pem")
+    same = {"start_tls": "true", "ca_file": f'"{one.file}"'}
+    current = CurrentDirectory(config(tmp_path, silent, **same), Pump(), Instruments())
+    shutil.copy(two.file, one.file)
+    assert current.prepare(config(tmp_path, silent, **same)) is not nothing
+    one.file.write_text("nonsense")
+    with pytest.raises(ConfigError, match=r"auth\.ldap\.ca_file"):
+        current.prepare(config(tmp_path, silent, **same))
 
 
 def test_one_that_is_named_no_more(tmp_path: Path, silent: int) -> None:
