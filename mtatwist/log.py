@@ -29,7 +29,7 @@ FLUSH_LINES = 500
 LEVELS = ("debug", "info", "warn", "error")
 """What one may ask for, the least important first. What is critical is always written."""
 
-ALWAYS = frozenset(("start", "stopped", "control", "log_level", "reload"))
+ALWAYS = frozenset(("start", "stopped", "control", "reload"))
 """Events that are written whatever the level: who did what must not depend on it."""
 
 # Looked up once: LogLevel computes its members anew each time.

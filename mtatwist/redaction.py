@@ -47,6 +47,9 @@ FOREIGN = ("failure", "message", "traceback")
 REMEMBERED = 4096
 """Pseudonyms that need not be made again."""
 
+REFUSED_WORDS = 20
+"""Of a refused command no more are written."""
+
 _NOT_LOCAL = r"\s<>()\[\],;:\"\\|@"
 _MAIL = rf"""
     (?P<local> "(?:[^"\\\r\n]|\\.){{1,256}}+" | (?<![^{_NOT_LOCAL}])[^{_NOT_LOCAL}]++ )
@@ -54,6 +57,13 @@ _MAIL = rf"""
 """
 _DOMAIN = re.compile(r"\[[0-9A-Za-z:.]+\]|[\w.-]+")
 _IP = r"(?P<ip> (?<![\w.:])(?: \d{1,3}(?:\.\d{1,3}){3} | [0-9A-Fa-f:]*:[0-9A-Fa-f:.]*[0-9A-Fa-f:] )(?![\w:]) )"
+_BEFORE = re.compile(r"(?:FROM:|TO:|[A-Z0-9-]{1,10}=)<?", re.IGNORECASE)
+_HARMLESS = re.compile(
+    r"(?:FROM:|TO:|ORCPT=rfc822;)?(?:<>|<?~[0-9a-f]{10}@(?:\[[0-9A-Za-z:.]+\]|[\w.-]+)>?)?"
+    r"|SIZE=[0-9]*|BODY=(?:7BIT|8BITMIME|BINARYMIME)|RET=(?:FULL|HDRS)|SMTPUTF8"
+    r"|NOTIFY=(?:NEVER|SUCCESS|FAILURE|DELAY|,)*",
+    re.IGNORECASE,
+)
 _LAST = frozenset("0123456789abcdefABCDEF:")
 _IN_OURS = re.compile(_MAIL, re.VERBOSE)
 _IN_FOREIGN = re.compile(f"{_MAIL}|{_IP}", re.VERBOSE)
@@ -78,6 +88,9 @@ class Redaction:
     def __call__(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The facts of one event without what is personal."""
         kept = ("event", "user") if facts.get("event") in ADMINISTRATORS else ("event",)
+        if facts.get("event") == "refused":
+            kept = (*kept, "command")
+            facts = {**facts, "command": self._refused(str(facts.get("command", "")))}
         if "host" in facts:
             # Its address, and nobody's of a person.
             kept = (*kept, "address")
@@ -93,6 +106,18 @@ class Redaction:
             parts += [_without(text[end : match.start()], known), self._found(match)]
             end = match.end()
         return "".join([*parts, _without(text[end:], known)])
+
+    def _refused(self, command: str) -> str:
+        """A command that may be no good: what is not known to be harmless is somebody's name."""
+        verb, *words = self.text(command, {}).split()[:REFUSED_WORDS] or [""]
+        return " ".join([verb, *(self._word(word) for word in words)])
+
+    def _word(self, word: str) -> str:
+        if _HARMLESS.fullmatch(word):
+            return word
+        before = _BEFORE.match(word)
+        start = before.end() if before else 0
+        return f"{word[:start]}{self.pseudonym(word[start:])}"
 
     def _found(self, match: re.Match[str]) -> str:
         found = match.groupdict()

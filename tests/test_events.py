@@ -7,6 +7,8 @@ from pathlib import Path
 
 from events import events
 
+from mtatwist import redaction
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "logs.rst"
 ENTRY = re.compile(r"^``(\w+)`` \(([a-z, ]+)\)\n((?: {4}.*\n)+)", re.MULTILINE)
 HOW = 'Write it into docs/logs.rst like the others: "``name`` (level)", and what it means and has, indented by four.'
@@ -37,6 +39,31 @@ def test_every_level_and_field_is_described() -> None:
             wrong.append(f"{event.where}: {event.name} has {sorted(missing)}, which docs/logs.rst does not say")
     assert not wrong, "\n".join(wrong)
     assert {name: there for name, (there, _) in descriptions.items()} == levels
+
+
+NOBODYS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        about accepted action active ahead answer arguments attempts certificate changed check code command
+        count cure days_left delay deliveries deliveries_configured domain endpoint enhanced error expires
+        failures file finished free health host id kept_for_ballast key kind limit line lines listen looked_at
+        messages name names needed next_hop number octets path pid protocol reason recipients refused reply
+        restart result retry_in role seconds selection sent serial server session sessions sessions_configured
+        setting signature_broken size text then tls token trouble type uid users validator value values
+        version waiting wanted warning why
+        """,
+    )
+)
+"""Fields that are not about people as a whole. In their texts people are found all the same; see mtatwist.redaction."""
+
+
+def test_it_is_decided_of_every_field_whether_it_is_about_people() -> None:
+    there = {field: event.where for event in events() for field in event.fields}
+    assert not NOBODYS & redaction.FIELDS
+    undecided = {field: where for field, where in there.items() if field not in NOBODYS | redaction.FIELDS}
+    assert not undecided, "Put each into redaction.FIELDS if it names people, else into NOBODYS."
+    assert not NOBODYS - set(there)
 
 
 def test_there_is_something_to_find() -> None:

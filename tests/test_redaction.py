@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -86,6 +87,33 @@ def test_addresses_are_found_in_texts(text: str, left: str) -> None:
     reason = redacted(reason=text)["reason"]
     assert "bob" not in reason
     assert left in reason
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        (
+            "MAIL FROM:<bob@a.test> SIZE=5 RET=HDRS ENVID=bob",
+            "MAIL FROM:<~#@a.test> SIZE=5 RET=HDRS ENVID=~#",
+        ),
+        (
+            "RCPT TO:<bob@a.test> NOTIFY=NEVER ORCPT=rfc822;bob@a.test",
+            "RCPT TO:<~#@a.test> NOTIFY=NEVER ORCPT=rfc822;~#@a.test",
+        ),
+        ("RCPT TO:<bob@a.test> ORCPT=rfc822;bob+40a.test AUTH=bob+40a.test", "RCPT TO:<~#@a.test> ORCPT=~# AUTH=~#"),
+        ("RCPT TO:<bob>", "RCPT TO:<~#"),
+        ("RCPT TO:bob", "RCPT TO:~#"),
+        ("RCPT bob", "RCPT ~#"),
+        ('RCPT TO:<"bob b"@a.test>', "RCPT TO:<~#@a.test>"),
+        ('RCPT TO:<"bob" b"@a.test>', "RCPT TO:<~#"),
+        ("MAIL FROM:<> BODY=bob", "MAIL FROM:<> BODY=~#"),
+        ("AUTH", "AUTH"),
+        ("", ""),
+    ],
+)
+def test_a_refused_command_names_nobody_however_it_is_spelt(command: str, left: str) -> None:
+    said = Redaction(KEY)({"event": "refused", "command": command, "reply": "550 5.1.1 no"})["command"]
+    assert re.sub("~[0-9a-f]{10}", "~#", said) == left
 
 
 def test_where_a_client_is_but_not_where_a_next_hop_is() -> None:
