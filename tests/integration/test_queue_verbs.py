@@ -214,15 +214,13 @@ def test_what_is_held_stays_held_over_a_restart_until_it_is_released(make_mta: M
 def test_a_retry_delivers_at_once_what_comes_back(make_mta: MakeMta, sink: Sink) -> None:
     sink.go_down()
     with make_mta(relaying_to(sink.port, relay={"retry": "1h"})) as mta:
-        first = send(mta, "<a@sink.test>")
-        for number in range(5):
-            send(mta, f"<{number}@sink.test>")
-        resting(mta, 6)
-        (story,) = told(mta, "why", first)
+        identity = send(mta, "<a@sink.test>")
+        resting(mta, 1)
+        (story,) = told(mta, "why", identity)
         assert story["deliveries"][0]["way"]["failures"] >= 1
         sink.come_up()
-        changed(mta, 6, 6, "retry", "--code", "451")
-        sink.wait_for(6)
+        assert counted(mta, "retry", "--code", "451") == (1, 1, 0)
+        sink.wait_for(1)
         wait_until(lambda: not told(mta, "queue", "list"), 30, "the queue is empty")
 
 
@@ -241,7 +239,7 @@ def test_a_bounce_tells_the_sender_who_wants_to_know(make_mta: MakeMta, sink: Si
         assert b"The owner has left" in reports[0].content
         assert b"a@dead.test" in reports[0].content
         assert b"Final-Recipient: rfc822; b@dead.test" not in reports[0].content
-        assert told(mta, "queue", "list") == []
+        wait_until(lambda: not told(mta, "queue", "list"), 30, "the queue is empty")
         for identity in (told_of, quiet, dropped):
             for words in (["why", identity], ["queue", "show", identity], ["queue", "cat", identity]):
                 done = run(mta, *words)
@@ -317,9 +315,7 @@ def test_a_long_queue_is_printed_as_it_comes(make_mta: MakeMta, sink: Sink, dead
     mta = make_mta(patient(sink, dead))
     count = fill(mta.data_dir, (f"{number}@{number % 300}.dead.test" for number in range(3000)))
     with mta:
-        assert counted(mta, "hold", "--everything")[1] <= count
-        wait_until(lambda: not told(mta, "queue", "stats")[0]["active"], 60, "nothing is on its way")
-        counted(mta, "hold", "--everything")
+        changed(mta, count, count, "hold", "--everything")
         rows = told(mta, "queue", "list")
         identities = [row["id"] for row in rows]
         assert len(set(identities)) == count and identities == sorted(identities)
