@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from receive.whole import Whole
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from mtatwist.log import LineObserver
+from mtatwist.log import LineObserver, as_json, as_text
 from mtatwist.redaction import Redaction
 
 KEY = b"k" * 32
@@ -203,3 +206,30 @@ def test_whole_lines(format: str) -> None:
     assert "@example.org" in written
     assert "alice" not in written
     assert "192.0.2.7" not in written
+
+
+def test_a_whole_dialogue_from_an_address_on_the_internet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/integration/test_logs.py has one with a real server, whose clients are on this machine."""
+    server = Whole(monkeypatch, tmp_path, {"limits.connections_per_address": "1"})
+    with capturedLogs() as events:
+        session = server.connect("192.0.2.77")
+        server.connect("192.0.2.77")
+        said = session.say(
+            "EHLO [192.0.2.77]",
+            "MAIL FROM:<quasimodo>",
+            "MAIL FROM:<quasimodo@away.test>",
+            "RCPT TO:<esmeralda@there.test>",
+        )
+        assert said.splitlines()[-1].startswith("550")
+        session.say("RCPT TO:<esmeralda@here.test>", "DATA", "hello", ".")
+        server.next_hop_is_down()
+        session.protocol.connectionLost(Failure(ConnectionDone()))
+    redact = Redaction()
+    names = {event["log_format"] for event in events}
+    assert {"refused", "session_refused", "accepted", "deferred", "session_ended"} <= names
+    for write in (as_json, as_text):
+        written = "\n".join(write({**event}, redact) for event in events)
+        assert "@away.test" in written
+        assert "192.0.2.1" in written or "next.test" in written
+        for personal in ("192.0.2.77", "quasimodo", "esmeralda"):
+            assert personal not in written
