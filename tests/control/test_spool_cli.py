@@ -197,6 +197,7 @@ def test_everything_is_exported_octet_for_octet(spool: tuple[Path, dict[int, Kep
         assert tuple(recipient["address"] for recipient in facts["recipients"]) == one.recipients
         assert facts["recipients"][0]["state"] == "deferred"
         assert facts["recipients"][0]["text"] == "Greylisted\nTry again"
+        assert [attempt["text"] for attempt in facts["recipients"][0]["history"]] == ["Greylisted\nTry again"]
     assert content(data_dir) == before
 
 
