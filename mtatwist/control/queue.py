@@ -128,7 +128,8 @@ class QueueVerbs:
             if selection.everything and not everything:
                 raise BadArgument("nothing selects: say which recipients are meant, or that everything is")
             changed = await self._change(action, selection, reason=reason or "", after=after, dry_run=dry_run)
-        if selection.id is not None and not (changed.messages or changed.active or changed.cursor):
+        nobody = after is None and not (changed.messages or changed.active or changed.cursor)
+        if selection.id is not None and nobody:
             # There was nothing to do it to: because of the other selectors, or since there is no such message?
             with _reasons(selection.id):
                 await self._spool.look(views.message, selection.id, None, PAGE_BYTES)

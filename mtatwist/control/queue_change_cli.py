@@ -12,7 +12,7 @@ import click
 from mtatwist.control import queue_words as words
 from mtatwist.control.client import Client
 from mtatwist.control.commands import NotFound, QueueChange
-from mtatwist.control.live import json_option, say, server, wants_json
+from mtatwist.control.live import complain, json_option, say, server
 from mtatwist.control.queue_selectors import SELECTING, known_id, selection, selectors, selects
 
 _ACTIONS = {
@@ -74,7 +74,7 @@ def _change(client: Client, action: str, ids: Sequence[str], asked: dict[str, An
                 if len(ids) == 1:
                     raise
                 missing += 1
-                _say_missing(str(id), str(error))
+                complain({"id": id, "reason": str(error)}, f"mtactl: {error}")
         finished = True
     finally:
         # Whatever ended it: what was done is done.
@@ -84,25 +84,21 @@ def _change(client: Client, action: str, ids: Sequence[str], asked: dict[str, An
         click.get_current_context().exit(os.EX_NOINPUT)
 
 
-def _say_missing(id: str, reason: str) -> None:
-    if wants_json():
-        say({"level": "error", "id": id, "reason": reason}, "")
-    else:
-        click.echo(f"mtactl: {reason}", err=True)
-
-
 def _say_totals(action: str, totals: Counter[str], dry_run: bool, finished: bool) -> None:
     messages = words.count(totals["messages"], "message")
     recipients = words.count(totals["recipients"], "recipient")
-    told = f"{recipients} of {messages} {'would be' if dry_run else 'are'} {_ACTIONS[action][0]}"
-    if totals["recipients"] == 1:
-        told = told.replace(" are ", " is ")
+    become = "would be" if dry_run else _are(totals["recipients"])
+    told = f"{recipients} of {messages} {become} {_ACTIONS[action][0]}"
     if totals["active"]:
         active = words.count(totals["active"], "more recipient")
-        told += f"; {active} {'is' if totals['active'] == 1 else 'are'} being delivered right now: run it again"
+        told += f"; {active} {_are(totals['active'])} being delivered right now: run it again"
     if not finished:
         told += "; that was not all"
     say(
         {"level": "ok" if finished else "unfinished", "action": action, "dry_run": dry_run, **totals},
         told,
     )
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

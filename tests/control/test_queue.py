@@ -75,6 +75,12 @@ def test_a_message_that_is_there_with_nobody_who_is_meant(lab: Lab, visitor: Vis
     assert answer == {"messages": 0, "recipients": 0, "active": 0, "cursor": None}
 
 
+def test_a_message_that_is_gone_since_it_was_dropped(lab: Lab, visitor: Visitor) -> None:
+    lab.changes.answers = [Changed(1, 300, 0, "there"), Changed(0, 0, 0, None)]
+    cursor = change(lab, visitor, id=UNKNOWN, action="drop")["cursor"]
+    assert change(lab, visitor, id=UNKNOWN, action="drop", after=cursor)["cursor"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
