@@ -110,8 +110,8 @@ class Selection:
         """Those of these domains whose next hop is the one that is meant."""
         if self.next_hop is None:
             return domains
-        meant = _regex(self.next_hop)
-        return [domain for domain in domains if meant.fullmatch(_lower(next_hop(domain)))]
+        meant = _meant(self.next_hop)
+        return [domain for domain in domains if meant(_lower(next_hop(domain)))]
 
     def matches(self, message: Message, recipient: Recipient, now: float, next_hop: Callable[[str], str]) -> bool:
         """The same without SQL: is this recipient meant?"""
@@ -120,7 +120,7 @@ class Selection:
         return (
             (self.id is None or number_of(self.id) == message.number)
             and all(
-                pattern is None or _regex(pattern).fullmatch(_lower(text)) is not None
+                pattern is None or _meant(pattern)(_lower(text))
                 for pattern, text in (
                     (sender, message.envelope.reverse_path),
                     (self.recipient, recipient.address),
@@ -185,5 +185,26 @@ def _glob(pattern: str) -> str:
     return re.sub(r"[?\[]", r"[\g<0>]", _lower(pattern))
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, _lower(pattern).split("*"))), re.DOTALL)
+def _meant(pattern: str) -> Callable[[str], bool]:
+    """Whether a text, as _lower() makes it, is one of those that a pattern stands for.
+
+    No regular expression: with a "*" after the other it would try for years, and nothing else would run (CWE-1333).
+    """
+    first, *parts = _lower(pattern).split("*")
+
+    def meant(text: str) -> bool:
+        if not parts:
+            return text == first
+        end = len(text) - len(parts[-1])
+        if not (text.startswith(first) and text.endswith(parts[-1])):
+            return False
+        at = len(first)
+        for part in parts[:-1]:
+            # The first place will do: what follows has the most room behind it.
+            found = text.find(part, at, max(end, 0))
+            if found < 0:
+                return False
+            at = found + len(part)
+        return at <= end
+
+    return meant
