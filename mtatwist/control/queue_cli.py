@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mtatwist.control import queue_words as words
+from mtatwist.control.client import NoServer
 from mtatwist.control.commands import QueueList, QueueRead, QueueShape, QueueShow, QueueStats
 from mtatwist.control.live import json_option, say_lines, say_rows, server, wants_json
 from mtatwist.control.queue_change_cli import VERBS
@@ -39,10 +40,27 @@ for _verb in VERBS:
 @json_option
 def list_messages(limit: int | None, **selected: Any) -> None:
     """Print the messages that have a recipient who is meant, the oldest first."""
-    asked = selection(selected)
-    with server() as client:
-        rows = (words.told(row, time.time()) for page in client.rows(QueueList, **asked) for row in page["rows"])
-        say_rows(islice(rows, limit), _LIST)
+    rows = (words.told(row, time.time()) for row in _messages(selection(selected)))
+    say_rows(islice(rows, limit), _LIST)
+
+
+def _messages(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All of them. The server hangs up on who is silent for minutes, as a pager makes us: then go on where we were."""
+    after, progress = None, True
+    while progress:
+        progress = False
+        with server() as client:
+            while True:
+                try:
+                    answer = client.ask(QueueList, after=after, **asked)
+                except NoServer:
+                    if not progress:
+                        raise
+                    break
+                yield from answer["rows"]
+                after, progress = answer["cursor"], True
+                if after is None:
+                    return
 
 
 _LIST: Columns = (

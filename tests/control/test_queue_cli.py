@@ -169,6 +169,37 @@ def test_only_the_pages_that_are_needed_are_asked_for(lab: Lab) -> None:
     assert [row["id"] for row in lab.said("queue", "list")] == stored
 
 
+def test_a_list_goes_on_that_was_left_alone_for_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody reads in a pager, and the server hangs up on those who are silent."""
+    stored = [lab.store(f"{number}@far.test").id for number in range(250)]
+    connect = live.Client
+    connections: list[int] = []
+
+    class Forgetful(connect):
+        def ask(self, command: Any, **arguments: Any) -> Any:
+            connections[-1] += 1
+            if connections[-1] > 1:
+                raise NoServer(os.EX_TEMPFAIL, "here: the server closed the connection")
+            return super().ask(command, **arguments)
+
+    def connected(path: str, token: str | None) -> Any:
+        connections.append(0)
+        return Forgetful(path, token)
+
+    monkeypatch.setattr(live, "Client", connected)
+    assert [row["id"] for row in lab.said("queue", "list")] == stored
+    assert connections == [2, 2, 1]
+
+
+def test_a_list_ends_when_the_server_does(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(self: Any, command: Any, **arguments: Any) -> Any:
+        raise NoServer(os.EX_TEMPFAIL, "here: the server closed the connection")
+
+    monkeypatch.setattr(live.Client, "ask", ends)
+    result = lab.mtactl("queue", "list")
+    assert (result.exit_code, result.stderr) == (os.EX_TEMPFAIL, "mtactl: here: the server closed the connection\n")
+
+
 def test_nothing_waits(lab: Lab) -> None:
     assert lab.mtactl("queue", "list").stdout == ""
     assert lab.mtactl("queue", "shape").stdout == ""
