@@ -65,11 +65,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who gives a command. ``token``: the name of theirs, "" without one."""
+    """Who gives a command. ``token``: the name of theirs, "" without one; ``proof``: what it was compared with."""
 
     peer: Peer
     token: str
     admin: bool
+    proof: Token | None = None
 
     def facts(self) -> dict[str, Any]:
         """For the log."""
@@ -101,4 +102,8 @@ class Callers:
         for each in self._tokens:
             if hmac.compare_digest(given, each.sha256.lower()):
                 found = each
-        return None if found is None else Caller(peer, found.name, found.admin)
+        return None if found is None else Caller(peer, found.name, found.admin, found)
+
+    def knows_still(self, caller: Caller) -> bool:
+        """May somebody go on who came in when the tokens may have been others?"""
+        return not self._tokens or caller.proof in self._tokens

@@ -51,7 +51,7 @@ class Control(Service):
             self._factory.stop()
 
     def reload(self, config: Config) -> None:
-        """Other tokens and another group; whoever is connected goes on. Raises ConfigError."""
+        """Other tokens and another group: whoever is connected goes on if it may still. Raises ConfigError."""
         self._factory.callers = make_callers(config)
 
 

@@ -105,6 +105,6 @@ class Reloader:
 
 
 def prepare_control(config: Config, control: Control) -> Swap:
-    """Whoever is connected to the socket stays, with the rights of before. Raises ConfigError."""
+    """Whoever is connected to the socket stays, unless its token is gone. Raises ConfigError."""
     make_callers(config)
     return partial(control.reload, config)

@@ -29,16 +29,16 @@ from mtatwist.control.commands import (
     QueueShow,
     Unavailable,
 )
-from mtatwist.control.server import (
+from mtatwist.control.connection import (
     ANSWER_SECONDS,
-    AT_ONCE,
     BOX_BYTES,
     BOX_SECONDS,
-    CLIENTS,
     DENIED_SECONDS,
     IDLE_SECONDS,
     UNANSWERED,
+    WORDS,
 )
+from mtatwist.control.server import AT_ONCE, CLIENTS, OF_ONE_USER, READERS_AT_ONCE
 
 NOBODY = pwd.getpwnam("nobody")
 STRANGER = Peer(NOBODY.pw_uid, 99, frozenset({NOBODY.pw_gid}))
@@ -88,9 +88,10 @@ def test_whoever_may_is_answered() -> None:
 def test_strangers_are_refused() -> None:
     site = Site(ALL, Callers(group=4242))
     with capturedLogs() as events:
+        assert site.visitor(STRANGER).hello()[0] is NotAllowed
         visitor = site.visitor(STRANGER)
-        assert visitor.hello()[0] is NotAllowed
         assert visitor.ask(Ping) == (NotAllowed, "the user nobody may not use this socket: see control.group")
+        assert visitor.refused
     assert [(event["command"], event["user"], event["result"]) for event in audited(events)] == [
         ("Hello", "nobody", "not_allowed"),
         ("Ping", "nobody", "not_allowed"),
@@ -125,11 +126,17 @@ def test_wrong_tokens_wait(token: str | None) -> None:
     with capturedLogs() as events:
         assert visitor.hello(token) is None
         # Meanwhile it is nobody.
-        assert visitor.ask(Ping)[0] is NotAllowed
+        impatient = site.visitor()
+        assert impatient.hello(token) is None
+        assert impatient.ask(Ping)[0] is NotAllowed
+        assert impatient.refused
+        assert not visitor.refused
         site.clock.advance(DENIED_SECONDS)
+        # And takes no place any longer.
+        assert visitor.refused
     words = "the token is none of those configured" if token else "the server wants a token"
     assert visitor.wire.value().count(words.encode()) == 1
-    assert site.metrics.control_denied.value == 2
+    assert site.metrics.control_denied.value == 3
     assert {event["result"] for event in audited(events)} == {"not_allowed"}
     assert not token or token not in str(audited(events))
 
@@ -238,13 +245,106 @@ def test_who_hangs_up_leaves_nothing() -> None:
 
 
 def test_clients_are_bounded() -> None:
-    site = Site(ALL)
-    visitors = [site.visitor() for _ in range(CLIENTS)]
+    site = Site(ALL, Callers(group=4242))
+    member = Peer(STRANGER.uid, 99, frozenset({4242}))
+    visitors = [site.visitor(member) for _ in range(OF_ONE_USER)]
     assert not any(visitor.refused for visitor in visitors)
+    # Nobody keeps the others out.
+    greedy = site.visitor(member)
+    assert greedy.refused
+    greedy.leave()
+    others = [site.visitor() for _ in range(CLIENTS - OF_ONE_USER)]
+    assert others[0].hello()["role"] == "admin"
+    assert not any(visitor.refused for visitor in others)
     assert site.visitor().refused
-    assert site.metrics.control_crowded.value == 1
+    assert site.metrics.control_crowded.value == 2
     visitors[0].leave()
     assert site.visitor().hello()["role"] == "admin"
+
+
+def test_who_takes_no_answers_is_not_listened_to() -> None:
+    site = Site(ALL)
+    visitor = site.visitor()
+    visitor.hello()
+    # As a real transport does once it holds more than 64 KiB.
+    visitor.wire.producer.pauseProducing()
+    assert visitor.wire.producerState == "paused"
+    visitor.wire.producer.resumeProducing()
+    assert visitor.wire.producerState == "producing"
+    visitor.wire.producer.pauseProducing()
+    site.clock.advance(IDLE_SECONDS)
+    assert visitor.refused
+
+
+def test_commands_come_one_after_the_other() -> None:
+    site = Site(ALL)
+    box = amp.AmpBox({b"_command": b"Ping", b"_ask": b"1"}).serialize()
+    patient, flood, nobody = site.visitor(), site.visitor(), site.visitor()
+    patient.hello()
+    flood.hello()
+    for _ in range(10):
+        patient.write(box * UNANSWERED)
+    with capturedLogs() as events:
+        flood.write(box * 1000)
+        nobody.write(box * 1000)
+    # A thousand in one go would keep the mail waiting.
+    assert (patient.refused, flood.refused, nobody.refused) == (False, True, True)
+    assert len(audited(events)) == UNANSWERED + 1
+    assert [event["reason"] for event in events if event["log_format"] == "control_client_refused"] == [
+        "too many commands at once"
+    ]
+
+
+def test_who_may_only_look_is_not_in_the_way() -> None:
+    never: list[Deferred[Any]] = []
+
+    async def slow() -> dict[str, Any]:
+        never.append(Deferred())
+        await never[-1]
+        return PONG
+
+    site = Site({Ping: slow, QueueRead: read}, TOKENS)
+    eyes = [site.visitor() for _ in range(AT_ONCE + 1)]
+    for eye in eyes:
+        eye.hello("look")
+        eye.send(Ping)
+    assert len(never) == READERS_AT_ONCE
+    ops = site.visitor()
+    ops.hello("s3cret")
+    assert ops.ask(QueueRead, id="1", offset=1) == {"data": b"x"}
+
+
+def test_a_token_that_is_gone_lets_nobody_go_on() -> None:
+    site = Site(ALL, TOKENS)
+    ops, eye = site.visitor(), site.visitor()
+    ops.hello("s3cret")
+    eye.hello("look")
+    # Its role is another now; the other token is as it was.
+    site.factory.callers = Callers(
+        [Token("ops", hashed("s3cret"), admin=False), Token("eye", hashed("look"), admin=False)]
+    )
+    assert ops.ask(Ping) == (NotAllowed, "the token 'ops' is none of those configured any more")
+    assert ops.refused
+    assert eye.ask(Ping) == PONG
+    open_to_all = Site(ALL)
+    visitor = open_to_all.visitor()
+    visitor.hello()
+    open_to_all.factory.callers = TOKENS
+    assert visitor.ask(Ping)[0] is NotAllowed
+
+
+def test_an_answer_has_a_bound() -> None:
+    async def wordy() -> dict[str, Any]:
+        raise NotFound("w" * 70_000)
+
+    site = Site({**ALL, Ping: wordy})
+    visitor = site.visitor()
+    visitor.hello()
+    with capturedLogs() as events:
+        assert visitor.ask(QueueRead, id="1", offset=70_000)[0] is Unavailable
+        assert visitor.ask(Ping) == (NotFound, "w" * WORDS)
+    assert [event["result"] for event in audited(events)] == ["unavailable", "not_found"]
+    assert not visitor.refused
 
 
 def test_commands_of_a_client_are_bounded() -> None:

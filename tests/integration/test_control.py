@@ -21,7 +21,7 @@ from rigs.mta import Mta, StartFailed, relaying_to
 from rigs.processes import wait_until
 from rigs.sink import Sink
 
-from mtatwist.control.server import BOX_BYTES, BOX_SECONDS, CLIENTS
+from mtatwist.control.connection import BOX_BYTES, BOX_SECONDS
 
 NOBODY = pwd.getpwnam("nobody")
 MakeServer = Callable[..., Mta]
@@ -162,8 +162,8 @@ def test_a_hundred_clients_at_once(make_server: MakeServer, sink: Sink) -> None:
     with make_server() as mta:
         clients = [connect(mta.data_dir / SOCKET) for _ in range(100)]
         # Those for whom there is no place are told at once, the others wait for nothing.
-        turned_away = ended(clients[CLIENTS:])
-        assert turned_away == [True] * (100 - CLIENTS)
+        turned_away = ended(clients[OF_ONE_USER:])
+        assert turned_away == [True] * (100 - OF_ONE_USER)
         code, words = refusal(mta, "system", "ping")
         assert (code, "it has too many clients" in words) == (os.EX_TEMPFAIL, True)
         send(mta, 5)
