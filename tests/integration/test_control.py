@@ -22,6 +22,7 @@ from rigs.processes import wait_until
 from rigs.sink import Sink
 
 from mtatwist.control.connection import BOX_BYTES, BOX_SECONDS
+from mtatwist.control.server import OF_ONE_USER
 
 NOBODY = pwd.getpwnam("nobody")
 MakeServer = Callable[..., Mta]
