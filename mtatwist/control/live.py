@@ -124,7 +124,8 @@ def _place(named: str | None) -> str:
 
 
 def _print_json(facts: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(facts, ensure_ascii=False))
+    # Peers have said some of it: nothing but ASCII goes to a terminal, which may take other characters for orders.
+    click.echo(json.dumps(facts, ensure_ascii=sys.stdout.isatty()))
 
 
 def say(facts: Mapping[str, Any], words: str) -> None:
