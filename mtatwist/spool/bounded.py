@@ -1,4 +1,4 @@
-"""A bound on how long somebody may look at the spool."""
+"""Bounds on how long somebody may look at the spool, and on how many may at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import apsw
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -15,6 +17,10 @@ LONGEST = 20.0
 
 _STEPS = 1_000_000
 """Steps of SQLite's between two looks at the clock, each of which has to wait for the interpreter."""
+
+
+LOOKS = 2
+"""So many look at a time: they leave threads to the mail."""
 
 
 class TooLong(Exception):
@@ -31,3 +37,28 @@ def bounded(connection: apsw.Connection, function: Callable[..., T], *arguments:
         raise TooLong(f"it took more than {LONGEST:.0f} seconds: select less") from None
     finally:
         connection.set_progress_handler(None)
+
+
+class Looks:
+    """Turns of those who look. Who has begun has a thread, and so its turn, to the end, even if nobody waits for it."""
+
+    def __init__(self) -> None:
+        self._turns = DeferredSemaphore(LOOKS)
+
+    def run(self, look: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """Look when there is a turn; who is cancelled before that never looks."""
+        begun = False
+
+        def begin() -> Deferred[T]:
+            nonlocal begun
+            begun = True
+            return look()
+
+        def done(result: T | Failure) -> None:
+            if not waiter.called:
+                waiter.callback(result)
+
+        turn: Deferred[T] = self._turns.run(begin)
+        waiter: Deferred[T] = Deferred(lambda _: None if begun else turn.cancel())
+        turn.addBoth(done)
+        return waiter

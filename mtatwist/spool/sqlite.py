@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
-from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -21,7 +21,7 @@ from mtatwist.interfaces import ISpool
 from mtatwist.spool import changes, check, due, schema, survey, times
 from mtatwist.spool.ballast import Ballast
 from mtatwist.spool.bodies import BodyFiles
-from mtatwist.spool.bounded import bounded
+from mtatwist.spool.bounded import Looks, bounded
 from mtatwist.spool.changes import Answer, Changes, Found, Key, Request
 from mtatwist.spool.due import Claims
 from mtatwist.spool.room import Room
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 _log = Logger()
 
 T = TypeVar("T")
-
-LOOKS = 2
-"""Of those who look at the queue, so many at a time: they leave threads to the mail."""
 
 
 @implementer(ISpool)
@@ -86,7 +83,7 @@ class SqliteSpool:
         self._changes = Changes()
         self._held = Held(metrics)
         self._readers: list[apsw.Connection] = []
-        self._looks = DeferredSemaphore(LOOKS)
+        self._looks = Looks()
         self._next = 0
         self._identity: tuple[int, int] | None = None
         self.kept_time = KeptTime()
@@ -169,7 +166,7 @@ class SqliteSpool:
     def look(self, function: Callable[..., T], *arguments: object) -> Deferred[T]:
         """Have ``function(connection, *arguments)`` called in a thread: see spool.views. Fires with what it raises, or
         TooLong."""
-        return self._looks.run(self._bodies.run, self._read, bounded, function, *arguments)
+        return self._looks.run(lambda: self._bodies.run(self._read, bounded, function, *arguments))
 
     def find(
         self,
