@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtatwist import schema
+from mtatwist.regular_file import read_regular
 from mtatwist.schema import (
     VALIDATOR_NAMES,
     Auth,
@@ -76,6 +77,9 @@ __all__ = [
 ]
 
 EMBEDDED_DATA_DIR = "mtatwist-data"
+
+FILE_BYTES = 16 * 1024 * 1024
+"""Octets of a file that is read: a running server, too, reads whatever lies there now."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,10 +174,8 @@ def _embedded(data_dir: str | None, environ: Mapping[str, str]) -> Config:
 def _read(file: str) -> tuple[dict[str, Any], bool]:
     """Return the file's contents, and whether others than its owner may read it."""
     try:
-        with open(file, "rb") as stream:
-            readable = bool(os.fstat(stream.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH))
-            content = stream.read()
-        return tomllib.loads(content.decode()), readable
+        content, facts = read_regular(file, FILE_BYTES)
+        return tomllib.loads(content.decode()), bool(facts.st_mode & (stat.S_IRGRP | stat.S_IROTH))
     except FileNotFoundError:
         reason = "there is no such file: check the path given with --config"
     except OSError as error:

@@ -54,7 +54,7 @@ SHARED = (
     *METRICS,
 )
 
-#: The configuration stands beside the house: it is read by two modules, and reads nothing.
+#: The configuration stands beside the house: it is read by two modules, and reads nothing but files.
 CONFIGURATION = ("config", "describe", "reread", "schema", "values")
 #: control.live only prints as they do, and control.queue_selectors reads durations as they are written there.
 READERS = (
@@ -126,7 +126,8 @@ def why_not(module: str, imported: str) -> str | None:
     if other in ("", "__version__") or (room == other and room not in CONFIGURATION):
         return None
     if room in CONFIGURATION:
-        return None if other in CONFIGURATION else "the configuration reads nothing of ours"
+        may = other in CONFIGURATION or other == "regular_file"
+        return None if may else "the configuration reads nothing of ours"
     if other in CONFIGURATION:
         return None if module in READERS or room in READERS else f"only {' and '.join(READERS)} read the configuration"
     ours, theirs = floor_of(room), floor_of(other)

@@ -425,12 +425,18 @@ def test_unreadable(tmp_path: Path) -> None:
     (tmp_path / "latin1.toml").write_bytes(b"# caf\xe9\n")
     (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
     (tmp_path / "long.toml").write_text("a = " + "1" * 10_000)
+    # A running server that waited for somebody to write into it would never end.
+    os.mkfifo(tmp_path / "pipe.toml")
+    with (tmp_path / "endless.toml").open("wb") as endless:
+        endless.truncate(1 << 40)
     for name, reason in (
         ("absent.toml", "no such file"),
         ("", "Is a directory"),
         ("latin1.toml", "not UTF-8"),
         ("deep.toml", "nested too deeply"),
         ("long.toml", "not valid TOML"),
+        ("pipe.toml", "is not a file"),
+        ("endless.toml", "is larger than"),
         ("nul\0", "not valid TOML"),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -508,6 +514,16 @@ def test_secret_in_a_file_that_everybody_can_read(tmp_path: Path, mode: int, war
     warnings = load(tmp_path / "c.toml").warnings
     told = f"metrics.api_key: everybody on this machine can read {key}: take that right away from others (chmod o-r)"
     assert list(warnings) == [told] * warned
+
+
+def test_a_secret_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_text("x" * 70_000)
+    for name, words in (("pipe", "is not a file"), ("long", "is longer than 65536 bytes")):
+        settings = {"metrics.api_key": f'"file:{name}"', "metrics.endpoint": '"http://[::1]/x"'}
+        ((key, reason),) = problems(tmp_path, written(settings))
+        assert key == "metrics.api_key"
+        assert words in reason
 
 
 def test_literal_secret(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Sequence
 
+from mtatwist.regular_file import TooLarge, read_regular
 from mtatwist.values.base import Context, any_of, nearest, quoted, string, type_words, wrong_type
 
 SECRET_BYTES = 65536
@@ -157,19 +158,17 @@ def parse_secret(raw: object, context: Context) -> Secret:
 
 def _secret_file(path: str) -> Secret:
     try:
-        with open(path, "rb") as stream:
-            # A group may be the server's own.
-            open_to_all = bool(os.fstat(stream.fileno()).st_mode & stat.S_IROTH)
-            content = stream.read(SECRET_BYTES + 1)
+        content, facts = read_regular(path, SECRET_BYTES)
+    except TooLarge:
+        raise ValueError(f"the secret in {quoted(path)} is longer than {SECRET_BYTES} bytes") from None
     except (OSError, ValueError) as error:
         words = error.strerror if isinstance(error, OSError) else "not a path"
         raise ValueError(f"cannot read the secret from {quoted(path)}: {words}") from None
-    if len(content) > SECRET_BYTES:
-        raise ValueError(f"the secret in {quoted(path)} is longer than {SECRET_BYTES} bytes")
     try:
         value = content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise ValueError(f"the secret in {quoted(path)} is not UTF-8 text") from None
     if not value:
         raise ValueError(f"the file {quoted(path)} is empty: write the secret into it")
-    return Secret(value, open_file=path if open_to_all else None)
+    # A group may be the server's own.
+    return Secret(value, open_file=path if facts.st_mode & stat.S_IROTH else None)
