@@ -81,6 +81,9 @@ EMBEDDED_DATA_DIR = "mtatwist-data"
 FILE_BYTES = 16 * 1024 * 1024
 """Octets of a file that is read: a running server, too, reads whatever lies there now."""
 
+PROBLEMS = 500
+"""What is told at once; a running server, which has other things to do, looks no further."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
@@ -194,8 +197,8 @@ def _read(file: str) -> tuple[dict[str, Any], bool]:
 class _Reader:
     """Reads a document by the schema and notes every problem and warning on the way.
 
-    After a problem the value in question is ``None`` and its path is in ``bad``, so that further checks can
-    go on with what is good: :meth:`good` tells them.
+    After a problem the value in question is ``None``, and its path and those of all that it is in are in ``bad``, so
+    that further checks can go on with what is good: :meth:`good` tells them.
     """
 
     def __init__(self, file: str, context: v.Context, readable_by_others: bool) -> None:
@@ -218,12 +221,16 @@ class _Reader:
 
     def problem(self, path: str, reason: str) -> None:
         """Note that the value at ``path`` is wrong."""
-        self.bad.add(path)
+        self.bad.update((path, *(path[:at] for at, character in enumerate(path) if character in "[.")))
         self.problems.append(Problem(self.file, path, reason))
+        if len(self.problems) == PROBLEMS:
+            raise ConfigError(
+                [*self.problems, Problem(self.file, "", "there is more, which is told once this is mended")]
+            )
 
     def good(self, *paths: str) -> bool:
         """Tell whether nothing is wrong at these paths or, of a list, in it."""
-        return not any(bad == path or bad.startswith((f"{path}[", f"{path}.")) for bad in self.bad for path in paths)
+        return self.bad.isdisjoint(paths)
 
     def table(self, cls: type[Any], raw: Mapping[str, object], path: str) -> Any:
         """Read one table."""

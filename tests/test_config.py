@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtatwist import describe, schema
-from mtatwist.config import VALIDATOR_NAMES, Config, ConfigError, Limits, Route, Secret, load
+from mtatwist.config import PROBLEMS, VALIDATOR_NAMES, Config, ConfigError, Limits, Route, Secret, load
 from mtatwist.schema import Entry
 from mtatwist.schema.declare import Key
 from mtatwist.validators import REGISTRY
@@ -514,6 +514,12 @@ def test_secret_in_a_file_that_everybody_can_read(tmp_path: Path, mode: int, war
     warnings = load(tmp_path / "c.toml").warnings
     told = f"metrics.api_key: everybody on this machine can read {key}: take that right away from others (chmod o-r)"
     assert list(warnings) == [told] * warned
+
+
+def test_the_problems_of_a_file_have_a_bound(tmp_path: Path) -> None:
+    told = problems(tmp_path, "".join(f"[[route]]\nbogus{number} = 1\n" for number in range(20_000)))
+    assert len(told) == PROBLEMS + 1
+    assert told[-1] == ("", "there is more, which is told once this is mended")
 
 
 def test_a_secret_is_not_waited_for(tmp_path: Path) -> None:
