@@ -148,7 +148,9 @@ def test_check_authorities_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """What only the server's user may read can't be checked."""
 
     def locked(path: str, *arguments: Any, **options: Any) -> Any:
-        raise PermissionError(errno.EACCES, "Permission denied", path)
+        if path == str(tmp_path / "ca"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open(path, *arguments, **options)
 
     monkeypatch.setattr(regular_file, "open", locked, raising=False)
     result = mtactl("config", "check", with_authority(tmp_path, LDAPS, tmp_path / "ca"))
