@@ -16,7 +16,9 @@ FIELDS = frozenset(
         "account",
         "address",
         "addresses",
+        "after",
         "alias",
+        "cursor",
         "entries",
         "forward_path",
         "forward_paths",
@@ -36,6 +38,7 @@ FIELDS = frozenset(
     )
 )
 """The fields about people, in any event, at any depth. Of a mail address the domain stays, of all else nothing.
+Where a page begins or ends may be a person: ``after`` and ``cursor``.
 In other texts mail addresses are found by their form, and what stands in one of these fields by comparison."""
 
 ADMINISTRATORS = ("control", "control_client_refused")

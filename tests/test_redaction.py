@@ -152,6 +152,15 @@ def test_arguments_that_are_json_are_read() -> None:
     assert facts["arguments"]["cut"] == "{...}"
 
 
+def test_a_page_ends_with_nobody() -> None:
+    cursor = '["account","alice@example.org","192.0.2.7",12.5]'
+    facts = Redaction(KEY)({"event": "control", "arguments": {"after": cursor}, "answer": {"cursor": cursor}})
+    assert "alice" not in str(facts)
+    assert "192.0.2.7" not in str(facts)
+    # That it was the same can be seen.
+    assert facts["arguments"]["after"] == facts["answer"]["cursor"]
+
+
 def test_who_administered_the_server_stays() -> None:
     facts = Redaction(KEY)({"event": "control", "user": "root", "arguments": {"user": "alice", "from": "@a.test"}})
     assert facts["user"] == "root"
