@@ -180,6 +180,8 @@ def _reasons(id: str | None = None) -> Iterator[None]:
         raise Unavailable(str(error)) from None
     except ValueError as error:
         raise BadArgument(str(error)) from None
+    except OverflowError:
+        raise BadArgument("a number is larger than any there is") from None
     except StoreBroken as error:
         raise Unavailable(f"the spool is in trouble: {error}; the log says more") from None
     except (LookupError, FileNotFoundError):

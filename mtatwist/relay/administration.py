@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from mtatwist.log import EventLogger
 from mtatwist.spool.changes import FIRST, STATES, Answer, Found, Key, Request
+from mtatwist.spool.views import LAST
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -94,6 +95,8 @@ class _Progress:
             return cls(FIRST, 0)
         try:
             number, index, last = (int(part, 16) for part in cursor.split("."))
+            if max(number, index, last) > LAST:
+                raise ValueError
         except ValueError:
             raise ValueError(f'after: "{cursor[:60]}" is no cursor; take one that an answer has given') from None
         return cls((number, index), last)

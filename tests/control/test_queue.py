@@ -107,6 +107,7 @@ def test_ids_and_places_that_are_none(lab: Lab, visitor: Visitor) -> None:
         (Why, {"id": "1" * 15}),
         (QueueRead, {"id": "", "offset": 0}),
         (QueueRead, {"id": message.id, "offset": -1}),
+        (QueueRead, {"id": message.id, "offset": 2**70}),
         (QueueShow, {"id": message.id, "after": "-"}),
     ):
         assert lab.ask(visitor, command, **arguments)[0] is BadArgument, arguments

@@ -238,6 +238,7 @@ def test_nothing_is_changed_while_the_server_stops(rig: Rig) -> None:
     [
         ({"action": "burn"}, "action"),
         ({"action": "hold", "after": "x"}, "after"),
+        ({"action": "hold", "after": "1.0." + "F" * 40}, "after"),
         ({"action": "bounce", "reason": "a\r\nb"}, "reason"),
         ({"action": "bounce", "reason": "a" * 501}, "reason"),
     ],
