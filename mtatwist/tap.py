@@ -243,7 +243,7 @@ class Mta(MultiService):
         except SocketError as error:
             # Its threads would keep the process alive.
             self.spool.stop()
-            self._fail(os.EX_OSERR, f"control.socket: {error}")
+            self._fail(error.code, f"{error.key}: {error}")
         self.directory.start()
         self.queue_time.start(self.spool.kept_time, make_schedule(self.config).longest)
         self._usage.start()

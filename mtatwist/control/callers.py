@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import hmac
 import os
@@ -33,10 +34,23 @@ class Peer:
     @property
     def user(self) -> str:
         """Its user's name, or the number if there is no such user."""
-        try:
-            return pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            return str(self.uid)
+        return name_of_user(self.uid)
+
+
+def name_of_user(uid: int) -> str:
+    """The name, or the number if it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def name_of_group(gid: int) -> str:
+    """The name, or the number if it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def peer_of(connected: socket.socket) -> Peer:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -124,14 +125,17 @@ class Client:
 def _reason(path: str, error: OSError) -> tuple[int, str]:
     if error.errno == errno.ENOENT:
         return os.EX_UNAVAILABLE, (
-            f"{path}: there is no control socket: is the server running? Say where its socket is with --socket,"
-            ' MTACTL_SOCKET or --config (it is "control.socket" of the server\'s configuration)'
+            f"{path}: there is no control socket: is the server running? Say where its socket is with --socket or"
+            ' MTACTL_SOCKET: it is "control.socket" of its configuration'
         )
+    if error.errno == errno.ECONNREFUSED and not stat.S_ISSOCK(os.stat(path).st_mode):
+        return os.EX_USAGE, f"{path}: that is no socket: name the one that is control.socket of the configuration"
     if error.errno == errno.ECONNREFUSED:
         return os.EX_UNAVAILABLE, f"{path}: nobody listens there: the server is not running"
     if error.errno in (errno.EACCES, errno.EPERM):
         return os.EX_NOPERM, (
-            f"{path}: permission denied: run this as root, as the server's user, or as a member of its control.group"
+            f"{path}: permission denied: run this as root, as the server's user, or as a member of its control.group,"
+            " who may also enter the directories above it"
         )
     if error.errno in (errno.EPIPE, errno.ECONNRESET):
         return os.EX_TEMPFAIL, (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import grp
 from collections.abc import Iterable
 from functools import partial
 
@@ -42,7 +43,7 @@ class _Findings:
 def try_files(config: Config) -> list[str]:
     """Read them all; gives warnings. Raises ConfigError with everything that is wrong."""
     findings = _Findings(config.source or "")
-    for attempt in (_try_certificates, _try_authorities, _try_users, _try_recipients):
+    for attempt in (_try_certificates, _try_authorities, _try_users, _try_recipients, _try_group):
         attempt(config, findings)
     if findings.problems:
         raise ConfigError(findings.problems)
@@ -97,3 +98,14 @@ def _try_recipients(config: Config, findings: _Findings) -> None:
                 read_table(path, partial(parse, is_ours=DomainSet(relay.domains).__contains__))
         except FileError as error:
             findings.refused(key, error.reasons, forbidden=error.forbidden)
+
+
+def _try_group(config: Config, findings: _Findings) -> None:
+    """The group of the control socket."""
+    name = config.control.group
+    try:
+        if name is not None:
+            grp.getgrnam(name)
+    except KeyError:
+        reason = f'there is no group "{name}" on this machine: make it, or name another'
+        findings.refused("control.group", [reason], forbidden=False)

@@ -16,13 +16,24 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mtatwist.control.callers import name_of_group, name_of_user
+
 _log = Logger()
 
 BACKLOG = 128
 
 
 class SocketError(Exception):
-    """It can't be bound; the message names the path, the cause and the cure."""
+    """It can't be bound; the message names the path, the cause and the cure.
+
+    :ivar key: the setting that it is about.
+    :ivar code: what the server ends with (sysexits.h).
+    """
+
+    def __init__(self, reason: str, key: str = "control.socket", code: int = os.EX_OSERR) -> None:
+        super().__init__(reason)
+        self.key = key
+        self.code = code
 
 
 class _Port(unix.Port):
@@ -58,16 +69,32 @@ class ControlSocket(Service):
             finally:
                 os.umask(before)
             self._port, self._identity = port, _identity(self._path)
-            if self._group is not None:
-                os.chown(self._path, -1, self._group)
+            self._give_to_group()
             os.chmod(self._path, self._mode)
         except SocketError:
+            self._close()
             raise
         except Exception as error:
             self._close()
             why = getattr(error, "socketError", error)
             raise SocketError(f"{self._path} can't be bound: {getattr(why, 'strerror', None) or why}") from error
         super().startService()
+
+    def _give_to_group(self) -> None:
+        """Raises SocketError: only members may (chown(2)). In a directory with the set-group-ID bit it is theirs."""
+        if self._group is None or os.lstat(self._path).st_gid == self._group:
+            return
+        try:
+            os.chown(self._path, -1, self._group)
+        except OSError as error:
+            user, group = name_of_user(os.geteuid()), name_of_group(self._group)
+            raise SocketError(
+                f"{self._path} can't be given to the group \"{group}\": {error.strerror}: make {user}, the server's user,"
+                f" a member of it: usermod --append --groups {group} {user}; or, under systemd,"
+                f" SupplementaryGroups={group}",
+                "control.group",
+                os.EX_CONFIG,
+            ) from None
 
     def stopService(self) -> Any:
         """Accept nobody any more. A socket that another has put into the place of ours is left alone."""

@@ -158,6 +158,14 @@ def test_check_authorities_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert f"warning: auth.ldap.ca_file: {tmp_path}/ca: Permission denied; it was not checked" in result.stderr
 
 
+def test_check_a_group_that_does_not_exist(tmp_path: Path) -> None:
+    file = tmp_path / "mta.toml"
+    file.write_text('[[listen]]\nendpoint = "tcp:25"\n[control]\nmode = "0660"\ngroup = "no-such-group"\n')
+    result = mtactl("config", "check", str(file))
+    assert result.exit_code == 78
+    assert 'control.group: there is no group "no-such-group" on this machine' in result.stderr
+
+
 def test_check_recipients(tmp_path: Path) -> None:
     """So are aliases and recipients: each wrong line of both."""
     (tmp_path / "aliases").write_text("a: b\nc: |d\ne\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -123,3 +124,19 @@ def test_what_others_did_to_it_is_left(tmp_path: Path) -> None:
         path.unlink()
         path.write_text("theirs")
     assert path.read_text() == "theirs"
+
+
+def test_a_group_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root, and a member, can give it away; where it has the group already, there is nothing to give."""
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    service = ControlSocket(Reactor(), str(tmp_path / "s"), Factory(), mode=0o660, group=os.getgid() + 4242)
+    with pytest.raises(SocketError, match="a member of it") as refused:
+        service.startService()
+    assert (refused.value.key, refused.value.code) == ("control.group", os.EX_CONFIG)
+    assert not (tmp_path / "s").exists()
+    with bound(tmp_path / "s", 0o660, os.getgid()):
+        assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o660

@@ -119,6 +119,14 @@ def test_no_server(tmp_path: Path) -> None:
     assert done.returncode == os.EX_UNAVAILABLE
 
 
+def test_what_is_no_socket(tmp_path: Path) -> None:
+    mta = Mta(tmp_path, relaying_to(1))
+    mta.data_dir.mkdir()
+    (mta.data_dir / SOCKET).write_text("")
+    code, words = refusal(mta, "system", "ping")
+    assert (code, "that is no socket" in words) == (os.EX_USAGE, True)
+
+
 def test_tokens(make_server: MakeServer) -> None:
     with make_server(token("ops", "s3cret", "admin"), token("eye", "look", "read")) as mta:
         code, words = refusal(mta, "system", "ping")
