@@ -89,8 +89,8 @@ class ControlSocket(Service):
         except OSError as error:
             user, group = name_of_user(os.geteuid()), name_of_group(self._group)
             raise SocketError(
-                f"{self._path} can't be given to the group \"{group}\": {error.strerror}: make {user}, the server's user,"
-                f" a member of it: usermod --append --groups {group} {user}; or, under systemd,"
+                f'{self._path} can\'t be given to the group "{group}": {error.strerror}: make {user}, as which the'
+                f" server runs, a member of it: usermod --append --groups {group} {user}; or, under systemd,"
                 f" SupplementaryGroups={group}",
                 "control.group",
                 os.EX_CONFIG,
