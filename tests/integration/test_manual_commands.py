@@ -138,21 +138,33 @@ def as_here(commands: str, mta: Mta, tmp_path: Path) -> str:
 
 def test_backup_and_restore(queue: Mta, sink: Sink, tmp_path: Path) -> None:
     """What is brought back is delivered, and nothing else than that."""
+    mailbox(queue, "from-the-backup")
     done = wait_for_end(queue, lambda: sh(tmp_path, as_here(marked("backup"), queue, tmp_path)))
     assert "systemctl start" in done
     shutil.rmtree(queue.data_dir)
     # The disk is lost: the next start begins with nothing, and somebody notices.
     queue.start()
     assert queue.queued() == 0
+    mailbox(queue, "newer")
     systemctl(tmp_path, queue)
     done = wait_for_end(queue, lambda: sh(tmp_path, as_here(marked("restore"), queue, tmp_path)))
     assert "ok: 2 messages" in done
     assert queue.queued() == 2
+    assert os.listdir(Path(queue.data_dir, "maildir/you/new")) == ["from-the-backup"]
+    sh(tmp_path, as_here(marked("keep-maildirs"), queue, tmp_path))
+    assert os.listdir(Path(queue.data_dir, "maildir/you/new")) == ["newer"]
     sink.policy = lambda stage, what: None
     with queue:
         sizes = sorted(arrival.size for arrival in sink.wait_for(2))
         wait_until(lambda: queue.queued() == 0, 30, "the queue is empty")
     assert sizes[0] < 10_000 < 700_000 < sizes[1]
+
+
+def mailbox(mta: Mta, name: str) -> None:
+    """A message in a Maildir in the data directory."""
+    place = Path(mta.data_dir, "maildir/you/new")
+    place.mkdir(parents=True)
+    (place / name).write_text("Subject: test\n\n")
 
 
 def wait_for_end(mta: Mta, stop: Callable[[], str]) -> str:
