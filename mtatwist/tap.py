@@ -34,6 +34,7 @@ from mtatwist.store.queue_time import QueueTime
 from mtatwist.store.trouble import Damaged
 from mtatwist.tls.keypair import CertificateError
 from mtatwist.wiring.auth import Users
+from mtatwist.wiring.background import tell_parent
 from mtatwist.wiring.control import Control
 from mtatwist.wiring.directory import CurrentDirectory
 from mtatwist.wiring.dns import make_dns, prepare_dns
@@ -322,6 +323,7 @@ class Mta(MultiService):
         """The server can't start."""
         _log.critical("start_failed", reason=why)
         self._remove_pidfile()
+        tell_parent(self._twistd, why)
         _exit(code, why)
 
     def _listener_lost(self, code: int, why: str) -> None:

@@ -37,6 +37,40 @@ def test_a_port_in_use_exits_71_naming_it(make_mta: MakeMta) -> None:
     assert str(port) in mta.log()
 
 
+def in_the_background(mta: Mta, directory: Path) -> Mta:
+    """Have twistd leave its terminal, as it does without --nodaemon."""
+    pidfile, log = directory / "mta.pid", directory / "mta.log"
+    mta.command = [each for each in mta.command if each not in ("--nodaemon", "--pidfile=")]
+    mta.command += ["--pidfile", str(pidfile), "--logfile", str(log)]
+    return mta
+
+
+def test_a_port_in_use_ends_a_start_in_the_background(make_mta: MakeMta, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        listen = [{"endpoint": f"tcp:{port}:interface=127.0.0.1"}]
+        mta = in_the_background(make_mta(relaying_to(2525, listen=listen)), tmp_path)
+        child = mta.spawn()
+        assert child.wait(60) == 1
+    assert str(port) in child.output()
+    assert "start_failed" in (tmp_path / "mta.log").read_text()
+    assert not (tmp_path / "mta.pid").exists()
+
+
+def test_what_another_server_holds_ends_a_start_in_the_background(make_mta: MakeMta, tmp_path: Path) -> None:
+    """The spool, and the socket: whoever started it hears what is in the way."""
+    with make_mta(relaying_to(2525)) as holder:
+        second = in_the_background(make_mta(relaying_to(2525)), tmp_path)
+        spool = second.config.read_text().replace(str(second.data_dir), str(holder.data_dir))
+        path = f'[control]\nsocket = "{holder.data_dir / "control.sock"}"\n'
+        for config, named in ((spool, "server.data_dir"), (f"{second.config.read_text()}\n{path}", "control.socket")):
+            second.config.write_text(config)
+            child = second.spawn()
+            assert child.wait(60) == 1
+            assert named in child.output()
+            assert not (tmp_path / "mta.pid").exists()
+
+
 @pytest.mark.parametrize(("before", "after"), [(None, 0o640), (0o600, 0o600), (0o644, 0o644)])
 def test_not_everybody_reads_the_log(make_mta: MakeMta, tmp_path: Path, before: int | None, after: int) -> None:
     """People's addresses are in it. Whoever gave the file another mode meant it."""
