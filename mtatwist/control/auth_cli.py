@@ -46,7 +46,7 @@ COLUMNS: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]] = (
 def locks() -> None:
     """Print who is locked out, and until when; the first to end comes first."""
     with server() as client:
-        say_rows(_locks(client), COLUMNS)
+        say_rows(_locks(client), COLUMNS, "nobody is locked out")
 
 
 def _locks(client: Client) -> Iterator[dict[str, Any]]:
@@ -101,15 +101,22 @@ def _words(outcome: str, account: Mapping[str, Any]) -> str:
     if outcome == "let in":
         more = f" and {account['more_addresses']} more" if account["more_addresses"] else ""
         may = f"may send as {', '.join(account['addresses'])}{more}" if account["addresses"] else "may send as nobody"
-        told = f"{account['user']} is let in as {account['account']}, and {may}"
+        # A lock does not stand in the way of a test, but of him.
+        verb = "would be" if account["locks"] else "is"
+        told = f"{account['user']} {verb} let in as {account['account']}, and {may}"
     elif outcome == "refused":
         told = f"{account['user']} is refused: {account['reason']}"
     else:
         told = f"nobody can tell now whether {account['user']} may log in: {account['reason']}"
-    for lock in account["locks"]:
-        where = f" from {lock['address']}" if lock["address"] else ""
-        told += f"; locked out{where} until {lock['until'].replace('T', ' ')}"
-    return told
+    locks = [_lock_in_words(lock) for lock in account["locks"]]
+    if locks and outcome == "let in":
+        return f"{told}, but is {'; '.join(locks)}"
+    return "; ".join([told, *locks])
+
+
+def _lock_in_words(lock: Mapping[str, Any]) -> str:
+    where = f" from {lock['address']}" if lock["address"] else ""
+    return f"locked out{where} until {lock['until'].replace('T', ' ')}"
 
 
 def _password() -> str:

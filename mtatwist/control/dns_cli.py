@@ -39,7 +39,7 @@ COLUMNS: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]] = (
 def list_known() -> None:
     """Print what is remembered, and what overrides it."""
     with server() as client:
-        say_rows(_rows(client), COLUMNS)
+        say_rows(_rows(client), COLUMNS, "nothing is remembered")
 
 
 def _rows(client: Client) -> Iterator[dict[str, Any]]:
@@ -50,7 +50,7 @@ def _rows(client: Client) -> Iterator[dict[str, Any]]:
 def _look_up(name: str, type: str | None, refresh: bool) -> None:
     with server() as client:
         answer = client.ask(DnsLookup, name=name, type=type or "", refresh=refresh)["answer"]
-        say_rows(answer["rows"], COLUMNS)
+        say_rows(answer["rows"], COLUMNS, "nothing is there")
     if answer["more"]:
         click.echo(f"mtactl: {answer['more']} more did not fit into the answer", err=True)
     if any(row["outcome"] == "failed" for row in answer["rows"]):

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -148,17 +148,26 @@ def say_lines(facts: Mapping[str, Any], lines: Iterable[str]) -> None:
 
 
 def say_rows(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]]
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[tuple[str, Callable[[Mapping[str, Any]], str]]],
+    nothing: str = "",
 ) -> None:
     """Print rows as they come: as JSON objects, as a table on a terminal, as lines of tab-separated cells elsewhere.
 
-    ``columns``: title, and what stands there of a row.
+    ``columns``: title, and what stands there of a row. ``nothing``: said to a person where there are no rows, on
+    standard error, so that whoever counts lines counts right.
     """
     if wants_json():
         for row in rows:
             _print_json(row)
         return
     remaining = iter(rows)
+    first = list(islice(remaining, 1))
+    if not first:
+        if nothing:
+            click.echo(nothing, err=True)
+        return
+    remaining = chain(first, remaining)
     if not sys.stdout.isatty():
         for row in remaining:
             click.echo("\t".join(printable(cell(row)) for _, cell in columns))

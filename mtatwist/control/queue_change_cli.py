@@ -16,16 +16,17 @@ from mtatwist.control.live import complain, json_option, say, server
 from mtatwist.control.queue_selectors import SELECTING, known_id, selection, selectors, selects
 
 _ACTIONS = {
-    "hold": ("held", "Keep recipients from being tried, until they are released."),
-    "release": ("released", "Have held recipients tried again, at once."),
+    "hold": ("held", "is pending or deferred", "Keep recipients from being tried, until they are released."),
+    "release": ("released", "is held", "Have held recipients tried again, at once."),
     "retry": (
-        "to be tried at once",
+        "tried at once",
+        'is pending or deferred; what is held waits for "mtactl queue release"',
         "Have those tried at once that wait for their next attempt, even where their next hop was to be left alone.",
     ),
-    "bounce": ("bounced", "Give recipients up, and tell the sender in a DSN."),
-    "drop": ("dropped", "Give recipients up, and tell nobody."),
+    "bounce": ("bounced", "waits", "Give recipients up, and tell the sender in a DSN."),
+    "drop": ("dropped", "waits", "Give recipients up, and tell nobody."),
 }
-"""What has become of the recipients, and the help."""
+"""What becomes of the recipients, what none of them is where there is nothing to do, and the help."""
 
 _REASON = click.option("--reason", metavar="TEXT", help="Why: for the log, and for the DSN of a bounce.")
 
@@ -50,11 +51,11 @@ def _verb(action: str) -> click.Command:
 
     made: Any = json_option(change)
     made = click.option("--dry-run", is_flag=True, help="Change nothing: only say how many it would be.")(made)
-    if action in ("bounce", "drop"):
+    if action in ("hold", "bounce", "drop"):
         made = _REASON(made)
     made = click.option("--everything", is_flag=True, help="All recipients of all messages.")(made)
     made = click.argument("ids", nargs=-1, type=known_id, metavar="[ID]...")(selectors(made))
-    return click.command(action, help=_ACTIONS[action][1], epilog=SELECTING)(made)
+    return click.command(action, help=_ACTIONS[action][2], epilog=SELECTING)(made)
 
 
 VERBS = tuple(_verb(action) for action in _ACTIONS)
@@ -88,7 +89,12 @@ def _say_totals(action: str, totals: Counter[str], dry_run: bool, finished: bool
     messages = words.count(totals["messages"], "message")
     recipients = words.count(totals["recipients"], "recipient")
     become = "would be" if dry_run else _are(totals["recipients"])
+    if action == "retry" and not dry_run:
+        # That goes on behind our back.
+        become += " to be"
     told = f"{recipients} of {messages} {become} {_ACTIONS[action][0]}"
+    if finished and not any(totals.values()):
+        told = f"nothing to {action}: no recipient that is meant {_ACTIONS[action][1]}"
     if totals["active"]:
         active = words.count(totals["active"], "more recipient")
         told += f"; {active} {_are(totals['active'])} being delivered right now: run it again"

@@ -13,7 +13,7 @@ import click
 from mtatwist.control import queue_words as words
 from mtatwist.control.client import NoServer
 from mtatwist.control.commands import QueueList, QueueRead, QueueShape, QueueShow, QueueStats
-from mtatwist.control.live import json_option, say_lines, say_rows, server, wants_json
+from mtatwist.control.live import Session, json_option, say_lines, say_rows, server, wants_json
 from mtatwist.control.queue_change_cli import VERBS
 from mtatwist.control.queue_message import heading, read_message
 from mtatwist.control.queue_selectors import SELECTING, known_id, selection, selectors
@@ -41,7 +41,7 @@ for _verb in VERBS:
 def list_messages(limit: int | None, **selected: Any) -> None:
     """Print the messages that have a recipient who is meant, the oldest first."""
     rows = (words.told(row, time.time()) for row in _messages(selection(selected)))
-    say_rows(islice(rows, limit), _LIST)
+    say_rows(islice(rows, limit), _LIST, "no message is meant")
 
 
 def _messages(asked: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -102,6 +102,8 @@ _SHOW: Columns = (
 @json_option
 def cat(id: str) -> None:
     """Write a message to standard output, octet for octet, as it will be sent; --json changes nothing of it."""
+    # Nothing else goes there, not even an error.
+    click.get_current_context().ensure_object(Session).json = False
     with server() as client:
         output = sys.stdout.buffer
         offset = 0
@@ -163,7 +165,7 @@ def shape(**selected: Any) -> None:
         ("RECIPIENTS", lambda row: f"{row['recipients']:,}"),
         *((_below(answer["ages"], place), _number(place)) for place in range(len(bounds))),
     )
-    say_rows(rows, columns)
+    say_rows(rows, columns, "no recipient is meant")
 
 
 def _below(ages: Sequence[float], place: int) -> str:

@@ -102,8 +102,8 @@ def state(delivery: Mapping[str, Any]) -> str:
 
 
 def first_of(row: Mapping[str, Any]) -> str:
-    """The first recipient who is meant, and how many more the message has."""
-    more = row["recipients"] - 1
+    """The first recipient who is meant, and how many more are."""
+    more = row["pending"] + row["deferred"] + row["held"] - 1
     return f"{row['recipient']} and {more} more" if more else str(row["recipient"])
 
 

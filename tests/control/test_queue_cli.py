@@ -101,6 +101,24 @@ def test_messages_as_people_see_them(lab: Lab) -> None:
     assert second.split("\t") == [report.id, "1h 35m", "21 B", "pending", "now", "<>", "me@here.test", ""]
 
 
+def test_recipients_that_are_done_with_are_no_more_that_wait(lab: Lab) -> None:
+    message = lab.store("a@far.test", "b@far.test", "c@near.test")
+    lab.tried(message, 0, State.DELIVERED)
+    (line,) = lab.mtactl("queue", "list").stdout.splitlines()
+    assert line.split("\t")[6] == "b@far.test and 1 more"
+    (line,) = lab.mtactl("queue", "list", "--domain", "near.test").stdout.splitlines()
+    assert line.split("\t")[6] == "c@near.test"
+
+
+@pytest.mark.parametrize(("verb", "said"), [("list", "no message is meant\n"), ("shape", "no recipient is meant\n")])
+def test_an_empty_list_says_so_to_people(lab: Lab, verb: str, said: str) -> None:
+    lab.store("a@far.test")
+    result = lab.mtactl("queue", verb, "--domain", "near.test")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
+    result = lab.mtactl("--json", "queue", verb, "--domain", "near.test")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
 def test_what_peers_say_breaks_no_line_and_no_terminal(lab: Lab) -> None:
     message = lab.store("a@far.test", helo="\x1b[31mred\x07", user="x\ty")
     lab.tried(message, 0, State.DEFERRED, Reply(450, "4.2.1", "two\nlines\x1b[2J and\ttabs"))
@@ -151,7 +169,7 @@ def test_every_verb_takes_the_same_selectors(lab: Lab, options: list[str], selec
         (["queue", "drop", "--everything", "--domain", "a.test"], "not both"),
         (["queue", "drop", "--everything", "1"], "not both"),
         (["queue", "bounce", "--everything", "--reason", "a\nb"], "a reason is one line"),
-        (["queue", "hold", "--everything", "--reason", "x"], "No such option"),
+        (["queue", "release", "--everything", "--reason", "x"], "No such option"),
         (["queue", "hold", "1", "x"], '"x" is no queue id'),
     ],
 )
@@ -241,6 +259,12 @@ def test_a_message_is_written_as_it_is(lab: Lab) -> None:
     message = lab.store("a@far.test", body=body)
     assert lab.mtactl("queue", "cat", message.id).stdout_bytes == body
     assert lab.mtactl("--json", "queue", "cat", message.id).stdout_bytes == body
+
+
+def test_an_error_never_stands_where_the_message_would(lab: Lab) -> None:
+    result = lab.mtactl("--json", "queue", "cat", "77")
+    assert (result.exit_code, result.stdout) == (os.EX_NOINPUT, "")
+    assert result.stderr == f"mtactl: 00000000000077 {NONE_SUCH}\n"
 
 
 def test_a_message_that_is_gone(lab: Lab) -> None:
@@ -383,6 +407,8 @@ def test_totals_are_those_of_all_parts(lab: Lab) -> None:
     ("action", "options", "said"),
     [
         ("hold", ["--dry-run"], "1 recipient of 1 message would be held\n"),
+        ("hold", ["--reason", "left"], "1 recipient of 1 message is held\n"),
+        ("retry", ["--dry-run"], "1 recipient of 1 message would be tried at once\n"),
         ("release", [], "1 recipient of 1 message is released\n"),
         ("retry", [], "1 recipient of 1 message is to be tried at once\n"),
         ("bounce", ["--reason", "left"], "1 recipient of 1 message is bounced\n"),
@@ -423,6 +449,28 @@ def test_what_was_done_before_it_was_broken_off_is_told(lab: Lab) -> None:
     assert result.stdout == "2 recipients of 2 messages are dropped; that was not all\n"
     lab.changes.answers = [Unavailable("the server is stopping")]
     assert lab.mtactl("queue", "drop", "--everything").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("hold", "nothing to hold: no recipient that is meant is pending or deferred\n"),
+        ("release", "nothing to release: no recipient that is meant is held\n"),
+        (
+            "retry",
+            "nothing to retry: no recipient that is meant is pending or deferred;"
+            ' what is held waits for "mtactl queue release"\n',
+        ),
+        ("bounce", "nothing to bounce: no recipient that is meant waits\n"),
+        ("drop", "nothing to drop: no recipient that is meant waits\n"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_there_was_nothing_to_do(lab: Lab, action: str, said: str, options: list[str]) -> None:
+    lab.changes.answers = [Changed(0, 0, 0, None)] * 2
+    assert lab.mtactl("queue", action, "--everything", *options).stdout == said
+    (told,) = lab.said("queue", action, "--everything", *options)
+    assert (told["level"], told["messages"], told["recipients"], told["active"]) == ("ok", 0, 0, 0)
 
 
 # The manual.
