@@ -8,6 +8,7 @@ from pathlib import Path
 from events import events
 
 from mtatwist import redaction
+from mtatwist.control.commands import CODES, ControlCommand
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "logs.rst"
 ENTRY = re.compile(r"^``(\w+)`` \(([a-z, ]+)\)\n((?: {4}.*\n)+)", re.MULTILINE)
@@ -70,3 +71,12 @@ def test_there_is_something_to_find() -> None:
     found = list(events())
     assert {"accepted", "delivered", "spool_trouble", "session_ended"} <= {event.name for event in found}
     assert any(event.more for event in found)
+
+
+def test_every_control_command_and_every_result_is_described() -> None:
+    """Whoever reads the log finds which verb it was, and what came of it."""
+    rows = set(re.findall(r"^``(\w+)``  ", PAGE.read_text("utf-8"), re.MULTILINE))
+    commands = {
+        each.__name__ for each in ControlCommand.__subclasses__() if each.__module__ == ControlCommand.__module__
+    }
+    assert rows == commands | {code.decode().lower() for code in CODES.values()} | {"ok"}
