@@ -42,7 +42,8 @@ Where a page begins or ends may be a person: ``after`` and ``cursor``.
 In other texts mail addresses are found by their form, and what stands in one of these fields by comparison."""
 
 ADMINISTRATORS = ("control", "control_client_refused")
-"""Events that say who administered the server, by a user name of this machine: that stays, it is what they are for."""
+"""Events that say who administered the server, by a user name of this machine: that stays, it is what they are for.
+So does ``by``, in any event."""
 
 FOREIGN = ("failure", "message", "traceback")
 """Texts that others wrote. A client's IP address is looked for in them, too."""
@@ -90,7 +91,9 @@ class Redaction:
 
     def __call__(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The facts of one event without what is personal."""
-        kept = ("event", "user") if facts.get("event") in ADMINISTRATORS else ("event",)
+        kept: tuple[str, ...] = ("event", "by")
+        if facts.get("event") in ADMINISTRATORS:
+            kept = (*kept, "user")
         if facts.get("event") == "refused":
             kept = (*kept, "command")
             facts = {**facts, "command": self._refused(str(facts.get("command", "")))}

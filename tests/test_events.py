@@ -46,7 +46,7 @@ NOBODYS = frozenset(
     re.findall(
         r"\w+",
         """
-        about accepted action active ahead answer arguments attempts certificate changed check code command
+        about accepted action active ahead answer arguments attempts by certificate changed check code command
         count cure days_left delay deliveries deliveries_configured domain endpoint enhanced error expires
         failures file finished free health host id kept_for_ballast key kind limit line lines listen looked_at
         messages name names needed next_hop number octets path pid protocol reason recipients refused reply

@@ -168,6 +168,14 @@ def test_who_administered_the_server_stays() -> None:
     assert facts["arguments"]["from"] == "@a.test"
 
 
+def test_at_whose_word_it_was_done_stays() -> None:
+    facts = Redaction(KEY)(
+        {"event": "queue_changed", "by": "alice (desk)", "selection": {"user": "alice"}, "reason": "for alice"}
+    )
+    assert facts["by"] == "alice (desk)"
+    assert "alice" not in str([facts["selection"], facts["reason"]])
+
+
 def test_what_is_empty_stays() -> None:
     assert redacted(reverse_path="", user=None, peer="") == {"event": "x", "reverse_path": "", "user": None, "peer": ""}
 

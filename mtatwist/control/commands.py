@@ -78,9 +78,11 @@ class ControlCommand(amp.Command):
 
     :cvar admin: whether it takes the role "admin"; else "read" will do.
     :cvar secrets: names of arguments that are never written down.
+    :cvar attributed: whether what does it is told ``by`` whom it was asked for, in words for the log.
     """
 
     admin: ClassVar[bool] = False
+    attributed: ClassVar[bool] = False
     secrets: ClassVar[frozenset[str]] = frozenset()
     errors: ClassVar[dict[type[Exception], bytes]] = CODES
 
@@ -150,6 +152,7 @@ class QueueChange(ControlCommand):
     """
 
     admin = True
+    attributed = True
     arguments: ClassVar[Any] = [
         (b"action", amp.Unicode()),
         *SELECTION,

@@ -257,6 +257,8 @@ class ControlConnection(amp.AMP):
         if command.admin and not caller.admin:
             self.factory.metrics.control_denied.value += 1
             raise NotAllowed(f'the token {caller.token!r} has the role "read": this command takes "admin"')
+        if command.attributed:
+            arguments = {**arguments, "by": _by(caller)}
         done = self.factory.turns(caller).run(
             lambda: Deferred.fromCoroutine(_call(self.factory.responders[command], arguments))
         )
@@ -285,6 +287,11 @@ class ControlConnection(amp.AMP):
 
 async def _call(responder: Responder, arguments: dict[str, Any]) -> dict[str, Any]:
     return await responder(**arguments)
+
+
+def _by(caller: Caller) -> str:
+    """The user, and the name of the token if there is one: "ann (operations)"."""
+    return f"{caller.peer.user} ({caller.token})" if caller.token else caller.peer.user
 
 
 def _word(name: bytes) -> str:

@@ -55,7 +55,7 @@ class Change(Protocol):
     """See Administration.change()."""
 
     def __call__(
-        self, action: str, selection: Selection, *, reason: str, after: str | None, dry_run: bool
+        self, action: str, selection: Selection, *, reason: str, by: str, after: str | None, dry_run: bool
     ) -> Awaitable[Any]:
         """Do it to some of them; where to go on."""
 
@@ -121,13 +121,20 @@ class QueueVerbs:
         return {"data": data}
 
     async def _change_some(
-        self, action: str, everything: bool, dry_run: bool, reason: str | None, after: str | None, **selectors: Any
+        self,
+        action: str,
+        everything: bool,
+        dry_run: bool,
+        reason: str | None,
+        after: str | None,
+        by: str,
+        **selectors: Any,
     ) -> dict[str, Any]:
         with _reasons():
             selection = Selection(**selectors)
             if selection.everything and not everything:
                 raise BadArgument("nothing selects: say which recipients are meant, or that everything is")
-            changed = await self._change(action, selection, reason=reason or "", after=after, dry_run=dry_run)
+            changed = await self._change(action, selection, reason=reason or "", by=by, after=after, dry_run=dry_run)
         nobody = after is None and not (changed.messages or changed.active or changed.cursor)
         if selection.id is not None and nobody:
             # There was nothing to do it to: because of the other selectors, or since there is no such message?

@@ -131,9 +131,17 @@ class Administration:
         self._turn = DeferredLock()
 
     async def change(
-        self, action: str, selection: Selection, *, reason: str = "", after: str | None = None, dry_run: bool = False
+        self,
+        action: str,
+        selection: Selection,
+        *,
+        reason: str = "",
+        by: str = "",
+        after: str | None = None,
+        dry_run: bool = False,
     ) -> Changed:
-        """Do one of ACTIONS to those that are meant. ``reason``: stands in the DSN of a bounce, and in the log.
+        """Do one of ACTIONS to those that are meant. ``reason``: stands in the DSN of a bounce, and in the log; there
+        stands, too, ``by`` whose word it is done.
 
         ``hold``: not tried, nor returned for its age, until it is released; ``release``: those held are due now;
         ``retry``: those that wait are due now, and a destination that is left alone after trouble is tried at once;
@@ -156,18 +164,20 @@ class Administration:
                 if dry_run:
                     step = self._count(action, selection, progress)
                 else:
-                    step = self._step(action, selection, reason, progress)
+                    step = self._step(action, selection, reason, by, progress)
                 more = await _to_its_end(self._alone(step))
                 cursor = progress.cursor if more else None
                 if self._clock.seconds() - began >= CALL_SECONDS:
                     break
         finally:
-            if not dry_run:
+            # What was broken off may have changed something that is not counted.
+            if not dry_run and (progress.recipients or cursor is not None):
                 _log.info(
                     "queue_changed",
                     action=action,
                     selection=selection.given(),
                     reason=reason,
+                    by=by,
                     messages=progress.messages,
                     recipients=progress.recipients,
                     active=progress.active,
@@ -196,7 +206,7 @@ class Administration:
         progress.active += len(found.claimed)
         return _go_on(progress, found)
 
-    async def _step(self, action: str, selection: Selection, reason: str, progress: _Progress) -> bool:
+    async def _step(self, action: str, selection: Selection, reason: str, by: str, progress: _Progress) -> bool:
         """Change some; True: there may be more."""
         found = await self._find(action, selection, progress, ENDED if action in ("bounce", "drop") else BATCH)
         done: list[Key] = []
@@ -204,7 +214,7 @@ class Administration:
         # What is claimed and yet due now is on its way.
         for _ in range(1 if action == "retry" else ROUNDS):
             if left:
-                answer = await self._change(action, selection, reason, left)
+                answer = await self._change(action, selection, reason, by, left)
                 done += answer.done
                 left = answer.busy
         if done and action in ("release", "retry"):
@@ -213,7 +223,7 @@ class Administration:
         progress.active += len(left)
         return _go_on(progress, found)
 
-    async def _change(self, action: str, selection: Selection, reason: str, keys: list[Key]) -> Answer:
+    async def _change(self, action: str, selection: Selection, reason: str, by: str, keys: list[Key]) -> Answer:
         wanted: dict[int, set[int]] = {}
         for number, index in keys:
             wanted.setdefault(number, set()).add(index)
@@ -226,7 +236,7 @@ class Administration:
                 self._manager.put_back(work)
             raise
         # Before what was withdrawn is let go: a server that stops waits for as long as there is something left.
-        ended = [self._manager.end(message, action == "bounce", reason) for message in answer.messages]
+        ended = [self._manager.end(message, action == "bounce", reason, by) for message in answer.messages]
         done = set(answer.done)
         for work in withdrawn:
             self._return(work, done)

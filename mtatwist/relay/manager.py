@@ -149,15 +149,15 @@ class RelayManager(Service):
         """What was withdrawn is claimed no more, or by somebody else."""
         self._settled(None, work)
 
-    def end(self, message: Message, told: bool, reason: str) -> Deferred[None]:
+    def end(self, message: Message, told: bool, reason: str, by: str) -> Deferred[None]:
         """All recipients of a message that was claimed for this have failed: see Recorder.end(). Fires when that is
         written down, and with no error."""
         work = Work(message, message.envelope.recipients, waited=True)
         self._count(True, len(work.recipients))
-        return Deferred.fromCoroutine(self._end(work, told, reason)).addBoth(self._settled, work)
+        return Deferred.fromCoroutine(self._end(work, told, reason, by)).addBoth(self._settled, work)
 
-    async def _end(self, work: Work, told: bool, reason: str) -> None:
-        for report in await self._recorder.end(work, told, reason):
+    async def _end(self, work: Work, told: bool, reason: str, by: str) -> None:
+        for report in await self._recorder.end(work, told, reason, by):
             self._take(report)
 
     def retry(self, domains: Iterable[str]) -> None:

@@ -89,8 +89,8 @@ class Recorder:
             await self.surely(lambda: self._spool.settle(results, []))
         return reports, min((r.next_attempt for r in results if r.state is State.DEFERRED), default=None)
 
-    async def end(self, work: Work, told: bool, reason: str) -> Sequence[Message]:
-        """By the word of somebody who looks after the queue these have failed; with ``told`` the sender hears of it.
+    async def end(self, work: Work, told: bool, reason: str, by: str) -> Sequence[Message]:
+        """By the word of ``by``, who looks after the queue, these have failed; with ``told`` the sender hears of it.
 
         Gives the DSNs, claimed and to be sent.
         """
@@ -107,6 +107,7 @@ class Recorder:
                 session=message.envelope.session,
                 forward_path=recipient.address,
                 reason=reason,
+                by=by,
                 attempts=recipient.attempts,
             )
             if told and self._is_to_be_told(message, recipient, Kind.FAILED):

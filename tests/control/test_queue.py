@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import apsw
@@ -11,6 +12,7 @@ from control.queue_lab import AHEAD, Lab
 from control.visitor import Visitor
 from twisted.internet.defer import fail
 
+from mtatwist.control.callers import Callers, Token
 from mtatwist.control.commands import (
     PAGE_BYTES,
     BadArgument,
@@ -75,6 +77,17 @@ def test_a_message_that_is_there_with_nobody_who_is_meant(lab: Lab, visitor: Vis
     assert answer == {"messages": 0, "recipients": 0, "active": 0, "cursor": None}
 
 
+def test_it_is_handed_on_who_wants_a_change(lab: Lab) -> None:
+    with_none = lab.site.visitor()
+    with_none.hello()
+    change(lab, with_none, everything=True)
+    lab.site.factory.callers = Callers([Token("desk", hashlib.sha256(b"secret").hexdigest(), admin=True)])
+    with_one = lab.site.visitor()
+    with_one.hello("secret")
+    change(lab, with_one, everything=True)
+    assert [asked["by"] for asked in lab.changes.asked] == ["root", "root (desk)"]
+
+
 def test_a_message_that_is_gone_since_it_was_dropped(lab: Lab, visitor: Visitor) -> None:
     lab.changes.answers = [Changed(1, 300, 0, "there"), Changed(0, 0, 0, None)]
     cursor = change(lab, visitor, id=UNKNOWN, action="drop")["cursor"]
@@ -122,8 +135,22 @@ def test_a_change_wants_to_be_told_of_whom(lab: Lab, visitor: Visitor) -> None:
     assert answer == {"messages": 3, "recipients": 4, "active": 1, "cursor": "here"}
     change(lab, visitor, domain="far.test", dry_run=True)
     assert lab.changes.asked == [
-        {"action": "bounce", "selection": Selection(), "reason": "enough", "after": "there", "dry_run": False},
-        {"action": "hold", "selection": Selection(domain="far.test"), "reason": "", "after": None, "dry_run": True},
+        {
+            "action": "bounce",
+            "selection": Selection(),
+            "reason": "enough",
+            "by": "root",
+            "after": "there",
+            "dry_run": False,
+        },
+        {
+            "action": "hold",
+            "selection": Selection(domain="far.test"),
+            "reason": "",
+            "by": "root",
+            "after": None,
+            "dry_run": True,
+        },
     ]
 
 

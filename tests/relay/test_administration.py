@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from relay.fakes import LATER, Rig
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from mtatwist.envelope import State
@@ -33,12 +34,12 @@ def rig() -> Rig:
 
 
 def asking(
-    rig: Rig, action: str, reason: str = "", dry_run: bool = False, after: str | None = None, **given: Any
+    rig: Rig, action: str, reason: str = "", by: str = "", dry_run: bool = False, after: str | None = None, **given: Any
 ) -> Any:
     """The answer as it comes: a list that holds it, once it is there."""
     administration = Administration(rig.spool, rig.manager, clock=rig.clock, wall=rig.clock.seconds)
     answers: list[Any] = []
-    change = administration.change(action, Selection(**given), reason=reason, dry_run=dry_run, after=after)
+    change = administration.change(action, Selection(**given), reason=reason, by=by, dry_run=dry_run, after=after)
     Deferred.fromCoroutine(change).addBoth(answers.append)
     return answers
 
@@ -158,6 +159,25 @@ def test_a_dropped_message_is_gone_and_nobody_is_told(rig: Rig) -> None:
     assert rig.spool.messages == {}
     assert rig.attempts() == []
     assert rig.metrics.in_flight.value == 0
+
+
+def test_the_log_says_at_whose_word_something_was_changed_and_nothing_of_what_was_not(rig: Rig) -> None:
+    deferred(rig, "a@there.test", "b@there.test")
+    with capturedLogs() as events:
+        change(rig, "hold", recipient="a@*", reason="wait", by="root (desk)")
+        change(rig, "hold", recipient="a@*", by="root")
+        change(rig, "drop", by="root", dry_run=True)
+        change(rig, "bounce", recipient="a@*", by="ann")
+        change(rig, "drop", recipient="b@*", by="bob")
+    said = [(event["log_format"], event["by"]) for event in events if "by" in event]
+    assert said == [
+        ("queue_changed", "root (desk)"),
+        ("bounced_by_admin", "ann"),
+        ("queue_changed", "ann"),
+        ("dropped", "bob"),
+        ("queue_changed", "bob"),
+    ]
+    assert next(event for event in events if event["log_format"] == "queue_changed")["reason"] == "wait"
 
 
 def test_a_dry_run_counts_and_changes_nothing(rig: Rig) -> None:

@@ -101,10 +101,10 @@ class Races(RuleBasedStateMachine):
             self.ended.append(recipient.address)
         return outcome
 
-    def ending(self, message: Message, told: bool, reason: str) -> Any:
+    def ending(self, message: Message, told: bool, reason: str, by: str) -> Any:
         if message.envelope.reverse_path:
             self.ended += [recipient.address for recipient in message.envelope.recipients]
-        return self.end(message, told, reason)
+        return self.end(message, told, reason, by)
 
     @rule(
         messages=st.integers(1, 5),
