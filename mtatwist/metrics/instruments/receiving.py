@@ -49,7 +49,7 @@ class Receiving:
     def __init__(self) -> None:
         self.sessions, self.sessions_refused = counters(
             "mtatwist.smtp.sessions",
-            "Connections; refused: over a limit, answered 421",
+            "Connections; refused: over a limit, or the server drains or stops, answered 421",
             "{session}",
             OUTCOME,
             "accepted",
@@ -89,7 +89,7 @@ class Receiving:
             "timeout",
         )
         self.tls_days_left = Gauge(
-            "mtatwist.tls.certificate.remaining", "Time until the first of the certificates ends", "d"
+            "mtatwist.tls.certificate.remaining", "Whole days until the first of the certificates ends", "d"
         )
         self.tls_reloads, self.tls_reloads_failed = counters(
             "mtatwist.tls.certificate.reloads",
