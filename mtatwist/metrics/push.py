@@ -63,11 +63,15 @@ class PushLoop(Service):
         self._since = 0.0
         self._rejected = False
         self._given_up = False
+        self._pushed = False
 
     def facts(self) -> dict[str, Any]:
-        """Where metrics go, and whether they get there: ``failures`` in a row, and the last reason for them."""
+        """Where metrics go, and whether they get there: ``failures`` in a row, and the last reason for them.
+
+        ``pushed``: whether it has taken any yet."""
         return {
             "endpoint": self._endpoint,
+            "pushed": self._pushed,
             "failures": self._failures,
             "reason": self._reason if self._failures else None,
         }
@@ -149,7 +153,7 @@ class PushLoop(Service):
         if self._failures:
             seconds = round(self._clock.seconds() - self._since, 3)
             _log.info("metrics_push_again", endpoint=self._endpoint, failures=self._failures, seconds=seconds)
-        self._failures, self._trouble = 0, ""
+        self._failures, self._trouble, self._pushed = 0, "", True
         return 0.0
 
     def _failed(self, failed: PushFailed) -> None:

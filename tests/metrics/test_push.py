@@ -79,6 +79,14 @@ def test_it_pushes_every_interval_from_some_moment_of_the_first() -> None:
     assert loop.said() == []
 
 
+def test_nobody_says_that_metrics_are_taken_before_they_were() -> None:
+    loop = Loop()
+    with loop:
+        assert loop.service.facts()["pushed"] is False
+        loop.pass_time(INTERVAL)
+        assert loop.service.facts()["pushed"] is True
+
+
 def test_a_slow_collector_is_not_asked_twice_at_once() -> None:
     slow: list[Deferred[Any]] = []
 
