@@ -38,6 +38,7 @@ from mtatwist.wiring.background import tell_parent
 from mtatwist.wiring.control import Control
 from mtatwist.wiring.directory import CurrentDirectory
 from mtatwist.wiring.dns import make_dns, prepare_dns
+from mtatwist.wiring.files import NamedFiles
 from mtatwist.wiring.hangup import Hangup
 from mtatwist.wiring.hint import hint
 from mtatwist.wiring.log import make_log, prepare_log
@@ -97,10 +98,13 @@ class Mta(MultiService):
     def __init__(self, config: Config, reactor: Any, parent: Any = None, data_dir: str | None = None) -> None:
         """``parent``: twistd's own options; ``data_dir``: see load(). Raises ConfigError."""
         super().__init__()
+        self.metrics = metrics = Instruments()
+        self.certificates = make_tls(config, reactor, metrics, wall=time.time)
         self.reloader = Reloader(
             config,
             read=lambda running: read_again(config.source, running, data_dir=data_dir),
             prepare=self._prepare,
+            files=NamedFiles(self.certificates),
             in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
         )
         self._reactor = reactor
@@ -108,7 +112,6 @@ class Mta(MultiService):
         self.threshold = Threshold(config.log.level)
         self._observer: LineObserver | None = None
         self.supervisor = Supervisor(clock=reactor)
-        self.metrics = metrics = Instruments()
         self.spool = SqliteSpool(
             config.server.data_dir,
             reactor=reactor,
@@ -133,7 +136,6 @@ class Mta(MultiService):
         self.relay = self.relaying.manager(config, connections=shares.deliveries, recipients=recipients)
         self.sessions = Sessions(shares.sessions, config.limits.connections_per_address)
         self._exhaustion = Exhaustion(reactor, metrics)
-        self.certificates = make_tls(config, reactor, metrics, wall=time.time)
         self.users = Users(
             config,
             reactor,

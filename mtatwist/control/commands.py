@@ -279,7 +279,8 @@ class Status(ControlCommand):
 
 
 class Reload(ControlCommand):
-    """Read the configuration again. Gives which settings have changed, and which of them take a restart.
+    """Read the configuration again. Gives which settings have changed, which of them take a restart, the paths of
+    ``certificates`` that are taken, and ``warnings`` of the files.
 
     ``outcome``: taken, or refused for the ``problems``, each with a file, a key and a reason: then nothing has changed.
     """
@@ -289,6 +290,8 @@ class Reload(ControlCommand):
         (b"outcome", amp.Unicode()),
         (b"changed", Json()),
         (b"restart", Json()),
+        (b"certificates", Json()),
+        (b"warnings", Json()),
         (b"problems", Json()),
     ]
 

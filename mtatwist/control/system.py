@@ -44,7 +44,7 @@ class Problem(Protocol):
 
 
 class Reloaded(Protocol):
-    """See wiring.reload: the settings that are different from now on, and those that take a restart to be."""
+    """See wiring.reload: the settings that are different from now on, those that take a restart to be, and files."""
 
     @property
     def changed(self) -> Sequence[str]:
@@ -53,6 +53,14 @@ class Reloaded(Protocol):
     @property
     def restart(self) -> Sequence[str]:
         """After a restart."""
+
+    @property
+    def certificates(self) -> Sequence[str]:
+        """The paths of those that are taken."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What somebody should know of the files."""
 
 
 class Refused(Exception):
@@ -106,8 +114,16 @@ class SystemVerbs:
                 for each in refused.problems
             ]
             told = _fitting({"problems": problems})["problems"]
-            return {"outcome": "refused", "changed": [], "restart": [], "problems": told}
-        return {"outcome": "taken", "changed": list(done.changed), "restart": list(done.restart), "problems": []}
+            nothing: dict[str, Any] = {"changed": [], "restart": [], "certificates": [], "warnings": []}
+            return {"outcome": "refused", **nothing, "problems": told}
+        taken: dict[str, Any] = {
+            "changed": list(done.changed),
+            "restart": list(done.restart),
+            "certificates": list(done.certificates),
+            "warnings": [each[:LONGEST_REASON] for each in done.warnings],
+        }
+        fitting = _fitting(taken)
+        return {"outcome": "taken", **{name: fitting[name] for name in taken}, "problems": []}
 
     async def _begin_or_end_drain(self, drain: bool) -> dict[str, Any]:
         phase = self._drain(drain)

@@ -65,7 +65,11 @@ def reload() -> None:
     lines = [f"changed: {', '.join(changed)}" if changed else "no setting has changed"]
     if restart:
         lines.append(f"takes a restart: {', '.join(restart)}")
-    say_lines({"level": "ok", "changed": changed, "restart": restart}, lines)
+    if answer["certificates"]:
+        lines.append(f"certificates taken: {', '.join(answer['certificates'])}")
+    lines += [f"warning: {each}" for each in answer["warnings"]]
+    told = {name: answer[name] for name in ("changed", "restart", "certificates", "warnings")}
+    say_lines({"level": "ok", **told}, lines)
 
 
 @system.command()
@@ -89,7 +93,7 @@ def undrain() -> None:
 def _drain(begin: bool) -> None:
     with server() as client:
         phase = client.ask(Drain, drain=begin)["phase"]
-    meaning = "no new mail is taken; a restart would take some" if begin else "new mail is taken"
+    meaning = "no new mail is taken, until undrain or a restart" if begin else "new mail is taken"
     say({"level": "ok", "phase": phase}, f"{phase}: {meaning}")
 
 
@@ -156,4 +160,6 @@ def _spool(facts: Facts) -> str:
 def _collector(facts: Facts | None) -> str:
     if facts is None:
         return "are not pushed"
-    return f"{facts['endpoint']} {facts['reason'] or 'takes them'}"
+    if facts["reason"]:
+        return f"{facts['endpoint']} does not get them: {facts['reason']}"
+    return f"{facts['endpoint']} takes them" if facts["pushed"] else f"no push to {facts['endpoint']} yet"

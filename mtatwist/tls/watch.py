@@ -84,6 +84,11 @@ class CertificateWatch(Service):
         if self._timer is not None:
             self._timer.reset(interval)
 
+    @property
+    def in_force(self) -> Sequence[KeyPair]:
+        """What is shown to clients, the default first."""
+        return self._pairs.in_force
+
     def facts(self) -> list[dict[str, Any]]:
         """What is shown to clients, and until when it is good."""
         now = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC)

@@ -13,16 +13,20 @@ from twisted.python.failure import Failure
 from mtatwist.config import Config, ConfigError, Problem
 from mtatwist.reread import Reading
 from mtatwist.wiring.control import Control, make_callers
+from mtatwist.wiring.files import Found, NamedFiles
 from mtatwist.wiring.swap import Swap
 
 _log = Logger()
 
 
 class Reloaded(NamedTuple):
-    """What came of it: the keys that are different from now on, and those that take a restart to be."""
+    """What came of it: the keys that are different from now on, and those that take a restart to be; the paths of
+    certificates that are taken, and what somebody should know of the files."""
 
     changed: tuple[str, ...]
     restart: tuple[str, ...]
+    certificates: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Reloader:
@@ -34,10 +38,12 @@ class Reloader:
         *,
         read: Callable[[Config], Reading],
         prepare: Callable[[Config, Config], Sequence[Swap]],
+        files: NamedFiles,
         in_thread: Callable[..., Awaitable[Any]],
     ) -> None:
         """``read`` reads the file again beside what is running, and ``prepare`` gets both that and the other, and
         builds what is different: neither changes anything, both are called in a thread and raise ConfigError."""
+        self._files = files
         self.running = running
         self._read = read
         self._prepare = prepare
@@ -75,12 +81,14 @@ class Reloader:
 
     async def _once(self) -> Reloaded:
         try:
-            reading, swaps = await self._in_thread(self._work)
+            reading, found, swaps = await self._in_thread(self._work)
             if self._stopped:
                 raise ConfigError([Problem(self.running.source or "", "", "the server is stopping")])
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("reload_refused", file=problem.file, key=problem.key, reason=problem.reason)
+            if not self._stopped:
+                self._files.refused()
             raise
         except Exception as error:
             _log.failure("reload_failed")
@@ -96,12 +104,13 @@ class Reloader:
         for warning in reading.config.warnings:
             _log.warn("configuration_warning", warning=warning)
         _log.info("reload", changed=list(reading.changed), restart=list(reading.restart))
-        return Reloaded(reading.changed, reading.restart)
+        return Reloaded(reading.changed, reading.restart, *found)
 
-    def _work(self) -> tuple[Reading, Sequence[Swap]]:
+    def _work(self) -> tuple[Reading, Found, Sequence[Swap]]:
         """In a thread."""
         reading = self._read(self.running)
-        return reading, self._prepare(self.running, reading.config)
+        found = self._files.look(reading.config)
+        return reading, found, self._prepare(self.running, reading.config)
 
 
 def prepare_control(config: Config, control: Control) -> Swap:

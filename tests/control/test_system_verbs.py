@@ -150,12 +150,16 @@ def test_a_long_status_is_shortened_to_what_fits() -> None:
 
 def test_a_reload() -> None:
     async def taken() -> Any:
-        return SimpleNamespace(changed=("relay.retry",), restart=("listen",))
+        return SimpleNamespace(
+            changed=("relay.retry",), restart=("listen",), certificates=("mta.pem",), warnings=("w" * 5000,)
+        )
 
     assert Played(reload=taken).visitor.ask(Reload) == {
         "outcome": "taken",
         "changed": ["relay.retry"],
         "restart": ["listen"],
+        "certificates": ["mta.pem"],
+        "warnings": ["w" * LONGEST_REASON],
         "problems": [],
     }
 

@@ -212,7 +212,13 @@ def test_a_restart_ends_the_drain(make_mta: MakeMta, sink: Sink) -> None:
 def test_a_configuration_is_taken_or_refused_whole(make_mta: MakeMta, sink: Sink) -> None:
     with make_mta(relaying_to(sink.port)) as mta:
         text = mta.config.read_text()
-        assert one(mta, "system", "reload") == {"level": "ok", "changed": [], "restart": []}
+        assert one(mta, "system", "reload") == {
+            "level": "ok",
+            "changed": [],
+            "restart": [],
+            "certificates": [],
+            "warnings": [],
+        }
         mta.config.write_text(text.replace('retry = "1s, 2s"', 'retry = "3s, 4s"').replace("mta.test", "other.test"))
         done = one(mta, "system", "reload")
         assert "relay.retry" in done["changed"]
@@ -413,5 +419,6 @@ def test_the_status_of_a_server_whose_collector_is_away(make_mta: MakeMta, sink:
         assert status["spool"]["free"] > 0
         assert status["queue"] == {"pending": 0, "deferred": 0, "held": 0, "due": 0, "oldest": None}
         shown = mtactl(mta, "system", "status").stdout
+        assert "metrics: http://127.0.0.1:9/v1/metrics does not get them: " in shown
         assert f"process {status['pid']}" in shown
         assert "queue: 0 pending, 0 deferred, 0 held, 0 due" in shown

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from rigs import certificates
 from rigs.client import Client
+from rigs.control import mtactl
 from rigs.mta import Config, Mta, StartFailed, relaying_to
 from rigs.processes import need, wait_until
 from rigs.sink import Sink
@@ -440,6 +441,33 @@ def test_a_broken_pair_on_disk_is_told_of_once(make_mta: MakeMta, made: Authorit
         made.issue()
         wait_until(lambda: len(events(mta, "certificate_loaded")) == 2, 20, "the new one is read")
         assert len(events(mta, "certificate_refused")) == 1
+
+
+def test_a_reload_says_what_is_wrong_with_the_files_and_what_was_renewed(make_mta: MakeMta, made: Authorities) -> None:
+    files, aliases = made.issue(), made.directory / "aliases"
+    aliases.write_text("postmaster: root@client.test\n")
+    config = serving(files, reload="1h")
+    config["relay"] = {**config.get("relay", {}), "domains": ["sink.test"], "aliases": str(aliases)}
+    with make_mta(config) as mta:
+        same = mtactl(mta, "system", "reload")
+        assert (same.returncode, "no setting has changed" in same.stdout) == (0, True)
+        assert "certificates taken" not in same.stdout
+        key = files.key.read_text()
+        files.key.write_text("nonsense")
+        aliases.write_text("no colon here\n")
+        broken = mtactl(mta, "system", "reload")
+        assert broken.returncode == 78
+        assert "tls.private_key: " in broken.stderr
+        assert f"relay.aliases: {aliases}:1: " in broken.stderr
+        wait_until(lambda: events(mta, "certificate_refused"), 60, "the log says it, too")
+        assert "Verify return code: 0 (ok)" in s_client(mta, "-CAfile", str(made.authority.file))
+        files.key.write_text(key)
+        aliases.write_text("postmaster: root@client.test\n")
+        made.issue()
+        renewed = mtactl(mta, "system", "reload")
+        assert renewed.returncode == 0
+        assert f"certificates taken: {files.certificate}" in renewed.stdout
+        wait_until(lambda: len(events(mta, "certificate_loaded")) == 2, 60, "the new one is shown")
 
 
 def test_a_server_without_tls_survives_sighup(make_mta: MakeMta) -> None:

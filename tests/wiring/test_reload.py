@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from mtatwist.config import Config, ConfigError, Problem, load
 from mtatwist.reread import Reading, read_again
+from mtatwist.wiring.files import NamedFiles
 from mtatwist.wiring.reload import Reloaded, Reloader
 
 
@@ -32,6 +33,7 @@ class Rig:
             load(self.file),
             read=lambda running: read_again(self.file, running),
             prepare=self._prepare,
+            files=NamedFiles(None),
             in_thread=self._later,
         )
 
