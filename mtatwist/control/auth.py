@@ -24,8 +24,8 @@ from mtatwist.control.commands import (
     NotFound,
     Unavailable,
 )
+from mtatwist.control.connection import Responder
 from mtatwist.control.paging import page
-from mtatwist.control.server import Responder
 from mtatwist.transaction import Account
 
 LISTED = 500

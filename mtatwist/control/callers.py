@@ -11,7 +11,6 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 _CREDENTIALS = struct.Struct("3i")
 _SO_PEERGROUPS = 59
@@ -86,10 +85,6 @@ class Caller:
     admin: bool
     proof: Token | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """For the log."""
-        return {"uid": self.peer.uid, "user": self.peer.user, "pid": self.peer.pid, "token": self.token}
-
 
 class Callers:
     """Who may come in: root, the server's own user, and the members of one group; with tokens, only with one."""
@@ -97,11 +92,6 @@ class Callers:
     def __init__(self, tokens: Sequence[Token] = (), group: int | None = None) -> None:
         self._tokens = tuple(tokens)
         self._group = group
-
-    @property
-    def need_token(self) -> bool:
-        """Whether nobody comes in without a token."""
-        return bool(self._tokens)
 
     def knows(self, peer: Peer) -> bool:
         """Is it one of those whom the socket is for? Its mode says so, too, unless somebody has changed that."""

@@ -19,8 +19,8 @@ from mtatwist.control.commands import (
     DnsLookup,
     DnsOverride,
 )
+from mtatwist.control.connection import Responder
 from mtatwist.control.paging import page
-from mtatwist.control.server import Responder
 from mtatwist.dns.cache import Answer, Key, Remembered
 from mtatwist.dns.names import BadName, ascii_name, text_name
 from mtatwist.dns.resolver import DnsTrouble

@@ -22,7 +22,7 @@ from mtatwist.control.commands import (
     Unavailable,
     Why,
 )
-from mtatwist.control.server import Responder
+from mtatwist.control.connection import Responder
 from mtatwist.envelope import Envelope, Message
 from mtatwist.spool import history, totals, views
 from mtatwist.spool.bounded import TooLong

@@ -9,7 +9,7 @@ import orjson
 from dns.rdtypes.ANY.MX import MX
 
 from mtatwist.control.commands import PAGE_BYTES, BadArgument, ControlCommand, RouteTest
-from mtatwist.control.server import Responder
+from mtatwist.control.connection import Responder
 from mtatwist.dns.names import BadName, text_name
 from mtatwist.dns.resolver import DnsTrouble, Resolver
 from mtatwist.envelope import Recipient

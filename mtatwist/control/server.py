@@ -17,8 +17,6 @@ from mtatwist.control.connection import ControlConnection, Responder
 if TYPE_CHECKING:
     from mtatwist.metrics.instruments import Instruments
 
-__all__ = ["ControlFactory", "Responder"]
-
 CLIENTS = 64
 """Connections at once; another is closed."""
 

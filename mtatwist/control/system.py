@@ -20,7 +20,7 @@ from mtatwist.control.commands import (
     Status,
     Unavailable,
 )
-from mtatwist.control.server import Responder
+from mtatwist.control.connection import Responder
 from mtatwist.log import LEVELS
 
 LONGEST_REASON = 500

@@ -11,7 +11,8 @@ from twisted.internet.defer import maybeDeferred
 from mtatwist.config import Config, ConfigError, Problem
 from mtatwist.control.callers import Callers, Token
 from mtatwist.control.commands import ControlCommand
-from mtatwist.control.server import ControlFactory, Responder
+from mtatwist.control.connection import Responder
+from mtatwist.control.server import ControlFactory
 from mtatwist.control.socket import ControlSocket
 from mtatwist.wiring.queue import Queue, make_queue_verbs
 from mtatwist.wiring.system import System, make_auth_verbs, make_dns_verbs, make_route_verbs, make_system_verbs

@@ -12,7 +12,8 @@ from twisted.protocols import amp
 
 from mtatwist.control.callers import Callers, Peer
 from mtatwist.control.commands import CODES, CONTRACT, ControlCommand, Hello
-from mtatwist.control.server import ControlFactory, Responder
+from mtatwist.control.connection import Responder
+from mtatwist.control.server import ControlFactory
 from mtatwist.metrics.instruments import Instruments
 
 ROOT = Peer(0, 4711)
