@@ -10,7 +10,7 @@ import orjson
 
 from mtatwist.envelope import State
 from mtatwist.smtp.reply import Reply
-from mtatwist.spool.views import Page, facts_of, fit, index_after, recipients_after
+from mtatwist.spool.views import Page, facts_of, fit, index_after, one, recipients_after
 
 KEPT = 50
 """Attempts remembered of a recipient: the last ones."""
@@ -58,7 +58,7 @@ def story(connection: apsw.Connection, id: str, after: str | None, octets: int) 
     recipients, more = recipients_after(connection, number, index_after(after), _PAGE)
     histories: dict[int, list[dict[str, Any]]] = {}
     indexes = json.dumps([recipient["index"] for recipient in recipients])
-    for index, *attempt in orjson.loads(_one(connection, _OF_MANY, (number, indexes))):
+    for index, *attempt in orjson.loads(one(connection, _OF_MANY, (number, indexes))):
         histories.setdefault(index, []).append(_attempt(*attempt))
     for recipient in recipients:
         history = histories.get(recipient["index"], [])
@@ -71,8 +71,3 @@ def story(connection: apsw.Connection, id: str, after: str | None, octets: int) 
 def _attempt(at: float, code: int, enhanced: str, text: str, host: str, tls: str) -> dict[str, Any]:
     said = str(Reply(code, enhanced, text)) if code else ""
     return {"at": at, "code": code, "enhanced": enhanced, "text": text, "reply": said, "host": host, "tls": tls}
-
-
-def _one(connection: apsw.Connection, query: str, values: tuple[Any, ...]) -> str:
-    rows: Any = connection.execute(query, values).fetchall()
-    return str(rows[0][0])
