@@ -23,7 +23,8 @@ class IValidator(Interface):
     """One policy at the door. First refusal wins; an exception in a validator is answered 451.
 
     A validator implements the stages it cares about and leaves the others out; each returns None to pass, a
-    Reply to refuse, or an awaitable of either. Answering at once is much cheaper than an awaitable.
+    Reply to refuse, or an awaitable of either. Answering at once is much cheaper than an awaitable. One whose attribute
+    ``idle`` is true (it need not have any) would pass everything, as it was made: it is not asked.
     ``transaction`` is a :class:`mtatwist.transaction.Transaction`; its ``session`` tells about the peer.
     """
 

@@ -7,13 +7,13 @@ import json
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any, TextIO
 
 import orjson
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
-from twisted.python.threadable import isInIOThread
+from twisted.python import threadable
 from zope.interface import implementer
 
 _OURS = "mtatwist."
@@ -21,6 +21,9 @@ _encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 FLUSH_SECONDS = 0.05
 """How long an ordinary event may wait for others to be written with; what is no "info" does not wait."""
+
+MANY = 15
+"""Events that are worth a write of their own."""
 
 FLUSH_LINES = 500
 """How many of them may wait."""
@@ -60,7 +63,10 @@ class Threshold:
 
 
 class EventLogger(Logger):
-    """twisted.logger's Logger, with the checks left out that an event a message or a delivery has no need of."""
+    """twisted.logger's Logger, with the checks left out that an event a message or a delivery has no need of.
+
+    Its events have their own facts once more in ``log_facts``: whoever writes them need not sort them out.
+    """
 
     def info(self, format: str | None = None, **facts: object) -> None:
         """See Logger."""
@@ -71,13 +77,17 @@ class EventLogger(Logger):
         self._say(_DEBUG, format, facts)
 
     def _say(self, level: object, format: str | None, facts: dict[str, Any]) -> None:
-        facts["log_logger"] = self
-        facts["log_level"] = level
-        facts["log_namespace"] = self.namespace
-        facts["log_source"] = None
-        facts["log_format"] = format
-        facts["log_time"] = time.time()
-        self.observer(facts)
+        event = {
+            "log_logger": self,
+            "log_level": level,
+            "log_namespace": self.namespace,
+            "log_source": None,
+            "log_format": format,
+            "log_time": time.time(),
+            "log_facts": facts,
+            **facts,
+        }
+        self.observer(event)
 
 
 @lru_cache(maxsize=2)
@@ -89,17 +99,14 @@ def _time(seconds: float) -> str:
     return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
 
 
-_LOGGERS_OWN = ("log_logger", "log_level", "log_namespace", "log_source", "log_format", "log_time", "log_trace")
-
-
 def _facts(event: LogEvent) -> dict[str, Any]:
     """The event's own fields; for other people's events, their message."""
+    if "log_facts" in event:
+        return {"event": event["log_format"], **event["log_facts"]}
     failure = event.get("log_failure")
     if event.get("log_namespace", "").startswith(_OURS):
-        facts = {"event": event["log_format"] or "failure", **event}
-        # Quicker than to look at each key; with a failure there may be more of them.
-        for key in _LOGGERS_OWN if failure is None else [key for key in event if key[:4] == "log_"]:
-            facts.pop(key, None)
+        own = {key: value for key, value in event.items() if key[:4] != "log_"}
+        facts = {"event": event["log_format"] or "failure", **own}
     else:
         facts = {"event": "message", "message": formatEvent(event)}
     if failure is not None:
@@ -178,7 +185,8 @@ class LineObserver:
         with self._lock:
             events = self._events
             events.append(event)
-        if len(events) >= FLUSH_LINES or (level is not _INFO and level is not _DEBUG) or not isInIOThread():
+        ordinary = (level is _INFO or level is _DEBUG) and get_ident() == threadable.ioThread
+        if not ordinary or len(events) >= FLUSH_LINES:
             self.flush()
         elif len(events) == 1:
             self._clock.callLater(FLUSH_SECONDS, self.flush)
@@ -190,6 +198,11 @@ class LineObserver:
             # One event that can't be said must not take the others with it.
             what = f"unformattable event {event.get('log_format')!r}: {error!r}"
             return what if self._redact is None else str(self._redact({"message": what})["message"])
+
+    def flush_many(self) -> None:
+        """Write what waits if it is a good many: there is time for it now."""
+        if len(self._events) >= MANY:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits. A hundred events formatted in a row cost a third of what they cost one by one."""

@@ -208,6 +208,7 @@ class Mta(MultiService):
         self._observer = make_log(self.config, self._reactor, self._twistd, self.threshold)
         if self._observer is not None:
             parent.setComponent(ILogObserver, self._observer)
+            self.spool.meanwhile(self._observer.flush_many)
 
     def privilegedStartService(self) -> None:
         """Bind ports."""

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
+from twisted.python import threadable
 from twisted.python.failure import Failure
 
-from mtatwist.log import ALWAYS, FLUSH_SECONDS, EventLogger, LineObserver, Threshold, as_json, as_text
+from mtatwist.log import ALWAYS, FLUSH_SECONDS, MANY, EventLogger, LineObserver, Threshold, as_json, as_text
 
 
 def event(format: str = "accepted", level: Any = LogLevel.info, **facts: Any) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class Stream(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _io_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtatwist.log.isInIOThread", lambda: True)
+    monkeypatch.setattr("mtatwist.log.get_ident", lambda: threadable.ioThread)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_bad_news_does_not_wait(level: Any) -> None:
 
 
 def test_another_thread_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtatwist.log.isInIOThread", lambda: False)
+    monkeypatch.setattr("mtatwist.log.get_ident", lambda: -1)
     stream, clock = Stream(), Clock()
     LineObserver(stream, "json", clock)(event())
     assert stream.flushes == 1
@@ -236,7 +237,21 @@ def test_our_own_logger_says_what_twisteds_does(level: str) -> None:
         logger.observer = events.append  # type: ignore[assignment]
         getattr(logger, level)("accepted", id="0A")
     ours, theirs = events
+    assert ours.pop("log_facts") == {"id": "0A"}
     for each in events:
         each.pop("log_logger")
         each.pop("log_time")
     assert ours == theirs
+
+
+def test_a_good_many_events_are_written_when_there_is_time() -> None:
+    stream, clock = Stream(), Clock()
+    observer = LineObserver(stream, "json", clock)
+    for _ in range(MANY - 1):
+        observer(event())
+    observer.flush_many()
+    assert stream.flushes == 0
+    observer(event())
+    observer.flush_many()
+    assert stream.flushes == 1
+    assert len(stream.getvalue().splitlines()) == MANY

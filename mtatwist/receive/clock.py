@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+NEVER = float("inf")
+
 
 class Deadline:
     """Calls ``expired`` once nothing has moved the deadline for as long as it allows.
@@ -17,18 +19,18 @@ class Deadline:
         self._clock = clock
         self._expired = expired
         self._timer: IDelayedCall | None = None
-        self._wakes_at = 0.0
+        self._wakes_at = NEVER
         self._at = 0.0
 
     def set(self, seconds: float) -> None:
         """Expire in ``seconds`` from now."""
         self._at = at = self._clock.seconds() + seconds
-        timer = self._timer
-        if timer is None:
-            self._sleep(seconds)
-        elif self._wakes_at > at:
-            timer.reset(seconds)
-            self._wakes_at = at
+        if at < self._wakes_at:
+            if self._timer is None:
+                self._sleep(seconds)
+            else:
+                self._timer.reset(seconds)
+                self._wakes_at = at
 
     def touch(self, seconds: float) -> None:
         """As set(), for the same ``seconds`` as the last time."""
@@ -36,12 +38,12 @@ class Deadline:
 
     def cancel(self) -> None:
         """Never expire."""
-        timer, self._timer = self._timer, None
+        timer, self._timer, self._wakes_at = self._timer, None, NEVER
         if timer is not None:
             timer.cancel()
 
     def _wake(self) -> None:
-        self._timer = None
+        self._timer, self._wakes_at = None, NEVER
         left = self._at - self._clock.seconds()
         if left > 0:
             self._sleep(left)

@@ -223,12 +223,12 @@ class Connection(smtp.ESMTP):
 
     def answer(self, what: Reply) -> None:
         """Reply to a command."""
-        metrics = self._metrics
-        if what.code < 300:
+        code, metrics = what.code, self._metrics
+        if code < 300:
             metrics.replies_2xx.value += 1
-        elif what.code < 400:
+        elif code < 400:
             metrics.replies_3xx.value += 1
-        elif what.code < 500:
+        elif code < 500:
             metrics.replies_4xx.value += 1
         else:
             metrics.replies_5xx.value += 1
@@ -299,8 +299,10 @@ class Connection(smtp.ESMTP):
         finally:
             self._draining = False
         if not self._closing:
-            if self._out:
-                self._flush()
+            out = self._out
+            if out:
+                self._out = []
+                self._output.write(out[0] if len(out) == 1 else b"".join(out))
             if self._waiting or self._paused or self._clogged:
                 self._regulate()
 
@@ -322,8 +324,7 @@ class Connection(smtp.ESMTP):
     def _wait_for(self, later: Deferred[Any], then: Callable[[Any], None]) -> None:
         """Go on with ``then`` when ``later`` fires; until then nothing else is read."""
         self._waiting = True
-        later.addCallback(self._resume, then)
-        later.addErrback(self._crashed)
+        later.addCallbacks(self._resume, self._crashed, callbackArgs=(then,))
 
     def _resume(self, result: Any, then: Callable[[Any], None]) -> None:
         self._waiting = False
@@ -332,9 +333,11 @@ class Connection(smtp.ESMTP):
         corked, self._draining = self._draining, True
         try:
             then(result)
-        finally:
             self._draining = corked
-        self._drain()
+            self._drain()
+        except Exception:
+            self._draining = corked
+            self._crashed(Failure())
 
     def _crashed(self, failure: Failure) -> None:
         _log.failure("session_crashed", failure, session=self.session.id)

@@ -184,7 +184,7 @@ class Delivery:
     def _join(self, transaction: Transaction, found: Sequence[Recipient], named: str) -> Reply | None:
         # Named twice (or as postmaster and by name, or in two groups): one copy is what anyone wants.
         there = {self._mailbox(recipient) for recipient in transaction.recipients}
-        new = [recipient for recipient in found if self._mailbox(recipient) not in there]
+        new = [recipient for recipient in found if self._mailbox(recipient) not in there] if there else found
         if len(found) > 1 and len(there) + len(new) > self._door.expansion:
             return TOO_MANY_RECIPIENTS
         for recipient in new:
@@ -287,9 +287,10 @@ class Intake:
         forward_paths = [recipient.address for recipient in envelope.recipients]
         # Where aliases have made others of them.
         named = self._transaction.named
+        id = message.id
         _log.info(
             "accepted",
-            id=message.id,
+            id=id,
             session=envelope.session,
             peer=envelope.peer,
             helo=envelope.helo,
@@ -302,7 +303,7 @@ class Intake:
             size=message.size,
         )
         door.wake(message)
-        return Reply(250, "2.0.0", f"Ok: queued as {message.id}")
+        return Reply(250, "2.0.0", f"Ok: queued as {id}")
 
     def _not_stored(self, failure: Any) -> Reply:
         """Whatever it is, it is our trouble."""

@@ -24,7 +24,7 @@ from mtatwist.interfaces import IMessageStream
 from mtatwist.receive.adapter import StreamedDelivery
 from mtatwist.receive.login import MAX_RESPONSE_LINE, RESPONSE_TOO_LONG, TLS_FIRST, LoginConnection
 from mtatwist.smtp import command, reply
-from mtatwist.smtp.address import NULL
+from mtatwist.smtp.address import NULL, Address
 from mtatwist.smtp.framing import LineFramer
 from mtatwist.smtp.reply import Reply
 from mtatwist.transaction import Transaction
@@ -147,11 +147,15 @@ class ReceiveProtocol(LoginConnection):
             if not address.domain and address != NULL:
                 address = address._replace(domain=self._name)
             transaction = Transaction(self.session, address, parameters)
-            self._check_characters(str(address), transaction)
+            self._check_characters(address, transaction)
             if self._stream is None or self.deliveryFactory is not None:
                 self._log_in(transaction)
+                return
+            verdict = self._stream.mail(transaction)
+            if verdict is None:
+                self._begun(transaction)
             else:
-                self._judge(self._stream.mail(transaction), self._begun, transaction)
+                self._judge(verdict, self._begun, transaction)
 
     def _log_in(self, transaction: Transaction) -> None:
         """Get the avatar that judges this session's transactions."""
@@ -205,14 +209,18 @@ class ReceiveProtocol(LoginConnection):
         address, parameters = command.parse_path_command("TO:", rest)
         if address == NULL:
             raise command.CommandError(Reply(501, "5.1.3", "Bad address: a recipient can't be empty"))
-        text = str(address)
-        self._check_characters(text, transaction)
-        recipient = Recipient(0, text, _routed_domain(address.domain), parameters=parameters)
-        self._judge(self._stream.rcpt(transaction, recipient), self.answer, reply.RECIPIENT_OK)
+        self._check_characters(address, transaction)
+        domain = address.domain
+        domain = domain.lower() if domain.isascii() else _routed_domain(domain)
+        verdict = self._stream.rcpt(transaction, Recipient(0, str(address), domain, parameters=parameters))
+        if verdict is None:
+            self.answer(reply.RECIPIENT_OK)
+        else:
+            self._judge(verdict, self.answer, reply.RECIPIENT_OK)
 
     @staticmethod
-    def _check_characters(address: str, transaction: Transaction) -> None:
-        if not address.isascii() and not transaction.smtputf8:
+    def _check_characters(address: Address, transaction: Transaction) -> None:
+        if not (address.local.isascii() and address.domain.isascii()) and not transaction.smtputf8:
             raise command.CommandError(Reply(553, "5.6.7", "Addresses outside ASCII need SMTPUTF8"))
 
     def do_RSET(self, rest: str) -> None:

@@ -29,16 +29,15 @@ def received_field(
     ``sole_recipient`` is "" where there are several: naming one would tell the others of a Bcc (RFC 5321 §7.6). All
     recipients see ``user``, the login of who has authenticated: "" unless that is wanted."""
     clause = f"\r\n\tfor <{sole_recipient}>;" if sole_recipient else ";"
+    login = _authenticated(user) if user else ""
     return (
-        f"{_from(session.helo, session.peer, session.tls)}{_authenticated(user)}\r\n\tby {by} with {protocol}"
+        f"{_from(session.helo, session.peer, session.tls)}{login}\r\n\tby {by} with {protocol}"
         f" id {id}{clause}\r\n\t{date_time(int(at))}\r\n"
     ).encode()
 
 
 def _authenticated(user: str) -> str:
     """A comment that names the user (RFC 5322 §3.2.2), beyond ASCII as an encoded word (RFC 2047 §5)."""
-    if not user:
-        return ""
     user = user[:NAMED].encode("utf-8", "replace").decode()
     if _UNSAFE.search(user):
         name = Header(user, "utf-8", header_name="authenticated user", continuation_ws="\t").encode(linesep="\r\n")

@@ -50,7 +50,10 @@ BY_MX = Route("*", "smtp")
 
 def choose(routes: Sequence[Route], domain: str) -> Route:
     """The first route that matches."""
-    return next((route for route in routes if route.matches(domain)), BY_MX)
+    for route in routes:
+        if route.matches(domain):
+            return route
+    return BY_MX
 
 
 def destination(route: Route, domain: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_LOCAL_PART = 64  # octets, RFC 5321 §4.5.3.1.1
@@ -34,14 +35,16 @@ class Address(NamedTuple):
     local: str
     domain: str
 
+    @lru_cache(maxsize=1024)  # noqa: B019 - bounded
     def __str__(self) -> str:
         """The mailbox as it stands between < and >, quoted where it must be."""
-        if not self.domain:
-            return self.local
-        if is_dot_string(self.local):
-            return f"{self.local}@{self.domain}"
-        quoted = re.sub(r'(["\\])', r"\\\1", self.local)
-        return f'"{quoted}"@{self.domain}'
+        local, domain = self
+        if not domain:
+            return local
+        if local.isalnum() or is_dot_string(local):
+            return f"{local}@{domain}"
+        quoted = re.sub(r'(["\\])', r"\\\1", local)
+        return f'"{quoted}"@{domain}'
 
 
 NULL = Address("", "")
@@ -63,10 +66,12 @@ class DomainSet:
         return domain in self._exact or domain.endswith(self._parents)
 
 
+@lru_cache(maxsize=1024)
 def parse_path(text: str) -> tuple[Address, str]:
     """Read ``<mailbox>`` (or ``<>``, ``<postmaster>``, or a mailbox without brackets); also give what follows it.
 
-    Source routes are read and dropped (RFC 5321 §3.3, appendix C). Raises AddressError.
+    Source routes are read and dropped (RFC 5321 §3.3, appendix C). Raises AddressError. People and machines write again
+    and again to the same: what was read lately is remembered.
     """
     match = _PATH.fullmatch(text)
     if match is None:
@@ -75,7 +80,13 @@ def parse_path(text: str) -> tuple[Address, str]:
     if local is None:
         local, domain = bare_local, bare_domain
     if local is not None:
-        return _checked(local, domain), rest or ""
+        if local[0] == '"':
+            local = _unquoted(local)
+        if len(local if local.isascii() else local.encode()) > MAX_LOCAL_PART:
+            raise AddressError("the local part is longer than 64 octets")
+        if len(domain if domain.isascii() else domain.encode()) > MAX_DOMAIN:
+            raise AddressError("the domain is longer than 255 octets")
+        return Address(local, domain), rest or ""
     if postmaster is not None:
         return Address(postmaster, ""), rest or ""
     return NULL, rest or ""
@@ -103,15 +114,6 @@ def is_dot_string(local: str) -> bool:
 def is_domain(text: str) -> bool:
     """Is ``text`` a domain name or an address literal (RFC 5321 §4.1.2)?"""
     return len(text.encode()) <= MAX_DOMAIN and _DOMAIN_ONLY.fullmatch(text) is not None
-
-
-def _checked(local: str, domain: str) -> Address:
-    local = _unquoted(local)
-    if len(local.encode()) > MAX_LOCAL_PART:
-        raise AddressError("the local part is longer than 64 octets")
-    if len(domain.encode()) > MAX_DOMAIN:
-        raise AddressError("the domain is longer than 255 octets")
-    return Address(local, domain)
 
 
 def _unquoted(local: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from mtatwist.smtp.address import Address, AddressError, parse_path
 from mtatwist.smtp.reply import SYNTAX, Reply
@@ -30,20 +29,13 @@ class ChunkTooLarge(CommandError):
     """A BDAT size that nobody can count to: where the next command begins can't be known."""
 
 
-class PathCommand(NamedTuple):
-    """MAIL or RCPT: the path, and the parameters with upper-case names ("" where one has no value)."""
-
-    address: Address
-    parameters: dict[str, str]
-
-
 def split(line: bytes) -> tuple[str, str]:
     """Part a line (without CRLF) into the upper-case verb and the rest. Raises CommandError."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
         raise CommandError(Reply(500, "5.5.2", "Command is neither ASCII nor UTF-8")) from None
-    if _CONTROL.search(text):
+    if not text.isprintable() and _CONTROL.search(text):
         text = text.replace("\t", " ")
         if _CONTROL.search(text):
             raise CommandError(Reply(500, "5.5.2", "Control characters are not allowed in commands"))
@@ -52,8 +44,11 @@ def split(line: bytes) -> tuple[str, str]:
     return verb.upper() if verb.isascii() else verb, rest
 
 
-def parse_path_command(keyword: str, rest: str) -> PathCommand:
-    """Read what follows MAIL (``keyword`` "FROM:") or RCPT ("TO:"). Raises CommandError."""
+def parse_path_command(keyword: str, rest: str) -> tuple[Address, dict[str, str]]:
+    """Read what follows MAIL (``keyword`` "FROM:") or RCPT ("TO:"). Raises CommandError.
+
+    Gives the path, and the parameters with upper-case names ("" where one has no value).
+    """
     if rest[: len(keyword)].upper() != keyword:
         rest = rest.lstrip(" ")
         if rest[: len(keyword)].upper() != keyword:
@@ -67,7 +62,7 @@ def parse_path_command(keyword: str, rest: str) -> PathCommand:
     if keyword == "FROM:" and address.local and not address.domain:
         # Only a forward path may be a bare postmaster: a reverse path has to lead back (RFC 5321 §4.1.1.2).
         raise CommandError(Reply(501, "5.1.7", "Bad address: the domain is missing"))
-    return PathCommand(address, parse_parameters(parameters) if parameters else {})
+    return address, parse_parameters(parameters) if parameters else {}
 
 
 def names_path(line: bytes) -> bool:

@@ -21,9 +21,15 @@ class Reply(NamedTuple):
     enhanced: str
     text: str
 
+    @lru_cache(maxsize=256)  # noqa: B019 - bounded, and most of what is said has been said before
     def encode(self) -> bytes:
         """The reply as it goes over the wire, multi-line where the text is (RFC 5321 §4.2.1)."""
-        return _encode(self)
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        if "\n" not in self.text:
+            return f"{self.code} {prefix}{self.text}\r\n".encode("utf-8", "replace")
+        *lines, last = self.text.split("\n")
+        wire = "".join(f"{self.code}-{prefix}{line}\r\n" for line in lines)
+        return f"{wire}{self.code} {prefix}{last}\r\n".encode("utf-8", "replace")
 
     @property
     def positive(self) -> bool:
@@ -37,15 +43,6 @@ class Reply(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.code} {self.enhanced} {self.text}".replace("  ", " ").replace("\n", " / ")
-
-
-@lru_cache(maxsize=256)
-def _encode(reply: Reply) -> bytes:
-    """Most of what is said has been said before."""
-    prefix = f"{reply.enhanced} " if reply.enhanced else ""
-    *lines, last = reply.text.split("\n")
-    wire = "".join(f"{reply.code}-{prefix}{line}\r\n" for line in lines)
-    return f"{wire}{reply.code} {prefix}{last}\r\n".encode("utf-8", "replace")
 
 
 def split_enhanced(code: int, text: str) -> Reply:

@@ -58,9 +58,14 @@ class Room:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare (looked up at most twice a second)."""
         if self._clock.seconds() - self._looked_at >= ROOM_CHECK:
             self._look()
-        enough = not self._ballast.given_back and self._is_free(size)
+        # As _is_free(): this is asked twice for each message.
+        needed = 2 * size + WAL_LIMIT
+        if needed < self._minimum_free:
+            needed = self._minimum_free
+        ballast = self._ballast
+        enough = self._free - ballast.missing >= needed and not ballast.given_back
         if not enough or self._short_of:
-            self._tell(enough, self._needed(size))
+            self._tell(enough, needed)
         return enough
 
     def _tell(self, enough: bool, needed: int) -> None:

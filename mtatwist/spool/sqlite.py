@@ -123,6 +123,10 @@ class SqliteSpool:
             self.kept_time = times.read(connection)
             return run
 
+    def meanwhile(self, do: Callable[[], object]) -> None:
+        """Have it done each time that the writer was given work: many sessions wait for that then."""
+        self._writer.meanwhile = do
+
     def stop(self) -> None:
         """Commit what waits, close everything, let go of the lock."""
         self._bodies.stop()
@@ -142,8 +146,11 @@ class SqliteSpool:
             tables=self._tables,
             bodies=self._bodies,
             held=self._held,
-            may_commit=lambda: not self._ballast.given_back,
+            may_commit=self._may_commit,
         )
+
+    def _may_commit(self) -> bool:
+        return not self._ballast.given_back
 
     def has_room(self, size: int) -> bool:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare; none while the spool is in trouble."""

@@ -106,10 +106,13 @@ class SpoolWriter:
         self._parts.append(data)
         self._waiting += octets
         self._holds += octets
-        self._held.octets += octets
-        most = IN_ROW if self._held.octets <= HELD_LIMIT else self._held.little()
+        held = self._held
+        held.octets += octets
+        most = IN_ROW if held.octets <= HELD_LIMIT else held.little()
+        if not self._in_file and self._size <= most:
+            return None
         ahead = min(WRITE_SIZE, most)
-        if self._waiting < ahead if self._in_file else self._size <= most:
+        if self._in_file and self._waiting < ahead:
             return None
         if self._task is None:
             self._flush()

@@ -84,6 +84,8 @@ class Writer:
         self._since: float | None = None
         self._well_since = -RETRY_SECONDS
         self.trouble: Trouble | None = None
+        #: Called when the thread was given work: much of what else there is to do waits for that.
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def start(self) -> None:
         """Open the database (raises what ``connect`` raises) and start the thread."""
@@ -136,6 +138,7 @@ class Writer:
         if self._collected:
             collected, self._collected = self._collected, []
             self._queue.put(collected)
+            self.meanwhile()
 
     # In the thread.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mtatwist.envelope import Recipient
     from mtatwist.interfaces import IValidator, Verdict
     from mtatwist.metrics.instruments import Instruments
+    from mtatwist.metrics.instruments.kinds import Counter
     from mtatwist.metrics.instruments.receiving import Verdicts
     from mtatwist.transaction import Transaction
 
@@ -23,9 +24,10 @@ _log = Logger()
 class _Stage(NamedTuple):
     """What one validator does at one stage, and where its verdicts are counted."""
 
-    name: str
     check: Callable[..., Verdict]
+    passed: Counter
     counts: Verdicts
+    name: str
 
 
 class Chain:
@@ -33,7 +35,7 @@ class Chain:
 
     def __init__(self, validators: Sequence[IValidator], metrics: Instruments) -> None:
         self._metrics = metrics
-        # Bound methods, looked up once: a stage nobody implements costs nothing.
+        # Bound methods, looked up once: a stage nobody implements costs nothing, nor does who has nothing to judge by.
         self._mail = self._stages(validators, "mail")
         self._rcpt = self._stages(validators, "rcpt")
         self._header = self._stages(validators, "header")
@@ -51,17 +53,17 @@ class Chain:
         return self._ask(self._header, (transaction, header))
 
     def _ask(self, stages: Sequence[_Stage], arguments: tuple[object, ...]) -> Verdict:
-        for position, stage in enumerate(stages):
+        for stage in stages:
             try:
                 verdict = stage.check(*arguments)
             except Exception:
                 return self._crashed(stage)
             if verdict is None:
-                stage.counts.passed.value += 1
-                continue
-            if isinstance(verdict, Reply):
+                stage.passed.value += 1
+            elif isinstance(verdict, Reply):
                 return _refused(stage, verdict)
-            return Deferred.fromCoroutine(self._ask_on(verdict, stages[position:], arguments))
+            else:
+                return Deferred.fromCoroutine(self._ask_on(verdict, stages[stages.index(stage) :], arguments))
         return None
 
     async def _ask_on(
@@ -75,7 +77,7 @@ class Chain:
                 return _refused(stage, verdict)
         except Exception:
             return self._crashed(stage)
-        stage.counts.passed.value += 1
+        stage.passed.value += 1
         following = self._ask(rest, arguments)
         return following if following is None or isinstance(following, Reply) else await following
 
@@ -87,9 +89,10 @@ class Chain:
     def _stages(self, validators: Sequence[IValidator], stage: str) -> list[_Stage]:
         known = self._metrics.validators
         return [
-            _Stage(v.name, getattr(v, stage), known.get(v.name, known["other"]))
+            _Stage(getattr(v, stage), counts.passed, counts, v.name)
             for v in validators
-            if hasattr(v, stage)
+            if hasattr(v, stage) and not getattr(v, "idle", False)
+            for counts in (known.get(v.name, known["other"]),)
         ]
 
 

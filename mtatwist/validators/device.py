@@ -46,14 +46,14 @@ class Device:
             [*rules, *((network, None) for network in networks)],
             key=lambda rule: -rule[0].prefixlen,
         )
-        self._bound = bool(rules)
+        self.idle = not rules
         self._metrics = metrics
         self._senders = lru_cache(maxsize=PEERS_KNOWN)(self._find)
 
     def mail(self, transaction: Transaction) -> Reply | None:
         """Judge the reverse path."""
         session = transaction.session
-        if not self._bound or not session.trusted or session.account is not None:
+        if self.idle or not session.trusted or session.account is not None:
             return None
         senders = self._senders(session.peer)
         path = transaction.reverse_path

@@ -21,8 +21,9 @@ class Rate:
 
     name = "rate"
 
-    def __init__(self, usage: Usage | None) -> None:
-        """``usage``: None where there are no limits."""
+    def __init__(self, usage: Usage | None, accounts: bool = True) -> None:
+        """``usage``: None where there are no limits. ``accounts``: can anybody log in?"""
+        self.idle = usage is None or not accounts
         self._usage = usage
 
     def mail(self, transaction: Transaction) -> Reply | None:

@@ -52,8 +52,11 @@ class SendAs:
 
     name = "send_as"
 
-    def __init__(self, *, recipient_delimiter: str, from_mismatch: str, metrics: Instruments) -> None:
-        """``from_mismatch``: "off", "log" or "reject"."""
+    def __init__(
+        self, *, recipient_delimiter: str, from_mismatch: str, metrics: Instruments, accounts: bool = True
+    ) -> None:
+        """``from_mismatch``: "off", "log" or "reject". ``accounts``: can anybody log in?"""
+        self.idle = not accounts
         self._delimiter = recipient_delimiter
         self._policy = from_mismatch
         self._metrics = metrics

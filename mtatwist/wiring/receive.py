@@ -17,6 +17,7 @@ from mtatwist.metrics.instruments import Instruments
 from mtatwist.receive.bounds import Limits, Timeouts
 from mtatwist.receive.delivery import Door, Realm
 from mtatwist.receive.factory import ReceiveFactory, Sessions
+from mtatwist.receive.gather import Gatherer
 from mtatwist.receive.listener import Listener
 from mtatwist.recipients.resolve import Resolver
 from mtatwist.smtp.address import DomainSet
@@ -47,45 +48,52 @@ def make_factories(
     portal's; ``usage`` is what accounts have sent."""
     relay = config.relay
     domains = DomainSet(relay.domains)
-    validators = build(
-        config.validators.order,
-        message_size=config.limits.message_size,
-        has_room=spool.has_room,
-        domains=domains,
-        refuse_mailbox=make_refusal(config),
-        devices=[(device.network, device.senders) for device in relay.devices],
-        networks=relay.networks,
-        metrics=metrics,
-        hops=config.limits.hops,
-        recipient_delimiter=relay.recipient_delimiter,
-        from_mismatch=config.submission.from_mismatch,
-        usage=usage,
-    )
-    chain = Chain(validators, metrics)
-    door = Door(
-        hostname=config.server.hostname,
-        spool=spool,
-        chain=chain,
-        metrics=metrics,
-        wake=wake,
-        wall=time.time,
-        queue_time=queue_time,
-        now=reactor.seconds,
-        message_size=config.limits.message_size,
-        recipients=config.limits.recipients,
-        domains=domains,
-        postmaster=relay.postmaster,
-        submission=make_submission(config, usage),
-        resolve=recipients.resolve if recipients else None,
-        expansion=relay.expansion,
-    )
-    portal = Portal(Realm(door), checkers)
+    submission = make_submission(config, usage)
+
+    def make_portal(accounts: bool) -> tuple[Portal, Chain]:
+        """For listeners where one can log in, or for those where nobody can."""
+        validators = build(
+            config.validators.order,
+            message_size=config.limits.message_size,
+            has_room=spool.has_room,
+            domains=domains,
+            refuse_mailbox=make_refusal(config),
+            devices=[(device.network, device.senders) for device in relay.devices],
+            networks=relay.networks,
+            metrics=metrics,
+            hops=config.limits.hops,
+            recipient_delimiter=relay.recipient_delimiter,
+            from_mismatch=config.submission.from_mismatch,
+            usage=usage,
+            accounts=accounts,
+        )
+        chain = Chain(validators, metrics)
+        door = Door(
+            hostname=config.server.hostname,
+            spool=spool,
+            chain=chain,
+            metrics=metrics,
+            wake=wake,
+            wall=time.time,
+            queue_time=queue_time,
+            now=reactor.seconds,
+            message_size=config.limits.message_size,
+            recipients=config.limits.recipients,
+            domains=domains,
+            postmaster=relay.postmaster,
+            submission=submission,
+            resolve=recipients.resolve if recipients else None,
+            expansion=relay.expansion,
+        )
+        return Portal(Realm(door), checkers), chain
+
+    portals = {role: make_portal(accounts=role == "submission") for role in {listen.role for listen in config.listen}}
     return [
         ReceiveFactory(
-            portal,
+            portals[listen.role][0],
             clock=reactor,
             sessions=sessions,
-            chain=chain,
+            chain=portals[listen.role][1],
             metrics=metrics,
             hostname=config.server.hostname,
             limits=Limits(**fields(config.limits, Limits)),
@@ -110,6 +118,7 @@ def make_listeners(
     lost: Callable[[int, str], None],
 ) -> list[Listener]:
     """One for each ``[[listen]]``. ``fail`` and ``lost``: see BoundEndpoint."""
+    gatherer = Gatherer(reactor)
     return [
         Listener(
             reactor,
@@ -117,6 +126,7 @@ def make_listeners(
             factory,
             role=listen.role,
             implicit_tls=tls if listen.tls == "implicit" else None,
+            gatherer=gatherer,
             fail=fail,
             lost=lost,
         )

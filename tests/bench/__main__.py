@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import platform
 import pstats
 import statistics
 import sys
 import tempfile
 from pathlib import Path
+
+import twisted
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -58,6 +61,7 @@ def main() -> int:
     chosen = arguments()
     alone = chosen.alone or chosen.profile is not None
     missed = 0
+    print(f"Python {platform.python_version()} ({sys.base_prefix}), Twisted {twisted.__version__}", flush=True)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.directory)))
         directory.chmod(0o755)

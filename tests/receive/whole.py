@@ -95,6 +95,9 @@ class Spool(MemorySpool):
         oldest = min((m.envelope.received_at for m in self.messages.values()), default=None)
         return Survey(states[State.PENDING], states[State.DEFERRED], states[State.HELD], due, oldest)
 
+    def meanwhile(self, do: Any) -> None:
+        """See SqliteSpool: there is no time between anything."""
+
     def try_to_write(self) -> Deferred[None]:
         """See SqliteSpool."""
         return fail(OSError(self.trouble)) if self.trouble else succeed(None)

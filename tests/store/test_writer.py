@@ -140,6 +140,18 @@ def test_a_lone_job_is_committed_at_once(rig: Rig) -> None:
     assert rig.stored() == [7]
 
 
+def test_there_is_time_for_other_work_while_the_thread_is_at_it(rig: Rig) -> None:
+    done: list[str] = []
+    rig.hold()
+    rig.writer.meanwhile = lambda: done.append("other work")
+    waiting = rig.writer.submit(insert, 7)
+    rig.pump.drain()
+    assert done == ["other work"]
+    rig.go()
+    assert rig.pump.wait(waiting) == 70
+    assert done == ["other work"]
+
+
 def test_what_waits_together_shares_one_flush(watch: Watch, tmp_path: Path) -> None:
     rig = Rig(tmp_path / "x.sqlite")
     rig.writer.start()

@@ -114,6 +114,24 @@ def test_stages_nobody_has_pass() -> None:
     assert chain.rcpt(transaction(), Recipient(0, "a@b", "b")) is None
 
 
+def test_who_has_nothing_to_judge_by_is_not_asked() -> None:
+    asked: list[str] = []
+    validators: list[Any] = [Asked(name, None, "now", asked) for name in "abc"]
+    validators[1].idle = True
+    validators[2].idle = False
+    assert Chain(validators, Instruments()).mail(transaction()) is None
+    assert asked == ["a", "c"]
+
+
+@pytest.mark.parametrize("accounts", [True, False])
+def test_accounts_are_judged_only_where_one_can_log_in(accounts: bool) -> None:
+    metrics = Instruments()
+    settings: dict[str, Any] = {"recipient_delimiter": "+", "from_mismatch": "log", "metrics": metrics}
+    settings |= {"usage": object(), "devices": [], "networks": [], "accounts": accounts}
+    idle = {validator.name: validator.idle for validator in build(["send_as", "rate", "device"], **settings)}
+    assert idle == {"send_as": not accounts, "rate": not accounts, "device": True}
+
+
 def test_build_keeps_the_order_and_hands_out_what_is_wanted() -> None:
     settings = {"message_size": 1, "has_room": lambda size: True, "domains": DomainSet([]), "hops": 1, "more": 1}
     settings |= {"recipient_delimiter": "+", "from_mismatch": "log", "usage": None}
