@@ -76,7 +76,7 @@ class Transaction:
     @property
     def binary(self) -> bool:
         """Is the message without lines, and CR and LF two octets like any other (RFC 3030 §3)?"""
-        return bool(self.parameters) and self.parameters.get("BODY", "").upper() == "BINARYMIME"
+        return self.parameters.get("BODY", "").upper() == "BINARYMIME"
 
     @property
     def protocol(self) -> str:
@@ -87,5 +87,5 @@ class Transaction:
     @property
     def declared_size(self) -> int:
         """What SIZE= promised (RFC 1870 §6), 0 where it did not."""
-        text = self.parameters.get("SIZE")
-        return int(text) if text and text.isdecimal() else 0
+        text = self.parameters.get("SIZE", "")
+        return int(text) if text.isdecimal() else 0

@@ -46,47 +46,53 @@ class Body:
 
     def take(self, data: bytes) -> Deferred[None] | None:
         """Take a chunk; a Deferred asks to wait with the next one."""
-        if self._refusal is TOO_BIG:
-            return None
         try:
-            line_ends = self._line_ends
-            if line_ends is not None:
-                data = line_ends.feed(data)
-            transaction = self._transaction
-            transaction.size += len(data)
-            if transaction.size > self._limit:
-                self._refuse(TOO_BIG)
-            elif line_ends is not None and line_ends.bad:
-                self._refuse(BAD_BYTES)
-            elif data and self._refusal is None:
-                if self._head is not None:
-                    if not self._head and data[0] in b" \t":
-                        # It has no header section, and would read as the rest of our Received field (RFC 5322 §2.2.3).
-                        self._writer.write(b"\r\n")
-                    self._collect_header(data)
-                if self._refusal is None:
-                    return self._writer.write(data)
+            return self._take(data)
         except Exception:
             # No memory, or a bug: it costs this message, and nothing else.
             self._crashed()
+            return None
+
+    def _take(self, data: bytes) -> Deferred[None] | None:
+        if self._refusal is TOO_BIG:
+            return None
+        line_ends = self._line_ends
+        if line_ends is not None:
+            data = line_ends.feed(data)
+        self._transaction.size += len(data)
+        if self._transaction.size > self._limit:
+            self._refuse(TOO_BIG)
+        elif line_ends is not None and line_ends.bad:
+            self._refuse(BAD_BYTES)
+        elif data and self._refusal is None:
+            if self._head is not None:
+                if not self._head and data[0] in b" \t":
+                    # It has no header section, and would read as the rest of our Received field (RFC 5322 §2.2.3).
+                    self._writer.write(b"\r\n")
+                self._collect_header(data)
+            if self._refusal is None:
+                return self._writer.write(data)
         return None
 
     def finish(self) -> Deferred[Reply]:
         """The end of data has come: fires with the reply it gets."""
         try:
-            held = self._line_ends.end() if self._line_ends is not None else b""
-            if held:
-                self.take(held)
-            if self._refusal is None and self._head is not None:
-                self._header_is(self._head)
-            if self._refusal is not None:
-                return succeed(self._refusal)
-            if self._pending is not None:
-                return Deferred.fromCoroutine(self._finish_later(self._pending))
-            return self._writer.finish()
+            return self._finish()
         except Exception:
             self._crashed()
             return succeed(OUR_TROUBLE)
+
+    def _finish(self) -> Deferred[Reply]:
+        held = self._line_ends.end() if self._line_ends is not None else b""
+        if held:
+            self.take(held)
+        if self._refusal is None and self._head is not None:
+            self._header_is(self._head)
+        if self._refusal is not None:
+            return succeed(self._refusal)
+        if self._pending is not None:
+            return Deferred.fromCoroutine(self._finish_later(self._pending))
+        return self._writer.finish()
 
     def abort(self) -> None:
         """The message will not be finished."""

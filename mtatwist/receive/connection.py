@@ -223,12 +223,12 @@ class Connection(smtp.ESMTP):
 
     def answer(self, what: Reply) -> None:
         """Reply to a command."""
-        code, metrics = what.code, self._metrics
-        if code < 300:
+        metrics = self._metrics
+        if what.code < 300:
             metrics.replies_2xx.value += 1
-        elif code < 400:
+        elif what.code < 400:
             metrics.replies_3xx.value += 1
-        elif code < 500:
+        elif what.code < 500:
             metrics.replies_4xx.value += 1
         else:
             metrics.replies_5xx.value += 1
@@ -299,10 +299,8 @@ class Connection(smtp.ESMTP):
         finally:
             self._draining = False
         if not self._closing:
-            out = self._out
-            if out:
-                self._out = []
-                self._output.write(out[0] if len(out) == 1 else b"".join(out))
+            if self._out:
+                self._flush()
             if self._waiting or self._paused or self._clogged:
                 self._regulate()
 

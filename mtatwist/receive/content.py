@@ -194,7 +194,7 @@ class ContentConnection(Connection):
         self._body = None
         self._transaction = None
         self.setTimeout(self._timeouts.command)
-        if result.code < 400:
+        if result.positive:
             self.answer(result)
         else:
             counter = self._metrics.refused if result.permanent else self._metrics.postponed

@@ -1,7 +1,7 @@
 """Reading many sessions at little cost: their sockets are polled together, beside the reactor.
 
 The reactor hands each event of each descriptor out by itself, with a log context around it: for a session's short lines
-that is a large part of the work. So the sockets of a listener have an ``epoll`` of their own, which is the one
+that is a large part of the work. So the sockets of all listeners have an ``epoll`` of their own, which is the one
 descriptor that the reactor sees. Writing, timers and the end of connections stay with Twisted.
 """
 

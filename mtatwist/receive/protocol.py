@@ -150,12 +150,8 @@ class ReceiveProtocol(LoginConnection):
             self._check_characters(address, transaction)
             if self._stream is None or self.deliveryFactory is not None:
                 self._log_in(transaction)
-                return
-            verdict = self._stream.mail(transaction)
-            if verdict is None:
-                self._begun(transaction)
             else:
-                self._judge(verdict, self._begun, transaction)
+                self._judge(self._stream.mail(transaction), self._begun, transaction)
 
     def _log_in(self, transaction: Transaction) -> None:
         """Get the avatar that judges this session's transactions."""
@@ -210,13 +206,8 @@ class ReceiveProtocol(LoginConnection):
         if address == NULL:
             raise command.CommandError(Reply(501, "5.1.3", "Bad address: a recipient can't be empty"))
         self._check_characters(address, transaction)
-        domain = address.domain
-        domain = domain.lower() if domain.isascii() else _routed_domain(domain)
-        verdict = self._stream.rcpt(transaction, Recipient(0, str(address), domain, parameters=parameters))
-        if verdict is None:
-            self.answer(reply.RECIPIENT_OK)
-        else:
-            self._judge(verdict, self.answer, reply.RECIPIENT_OK)
+        recipient = Recipient(0, str(address), _routed_domain(address.domain), parameters=parameters)
+        self._judge(self._stream.rcpt(transaction, recipient), self.answer, reply.RECIPIENT_OK)
 
     @staticmethod
     def _check_characters(address: Address, transaction: Transaction) -> None:

@@ -41,7 +41,7 @@ class Address(NamedTuple):
         local, domain = self
         if not domain:
             return local
-        if local.isalnum() or is_dot_string(local):
+        if is_dot_string(local):
             return f"{local}@{domain}"
         quoted = re.sub(r'(["\\])', r"\\\1", local)
         return f'"{quoted}"@{domain}'

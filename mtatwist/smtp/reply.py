@@ -25,8 +25,6 @@ class Reply(NamedTuple):
     def encode(self) -> bytes:
         """The reply as it goes over the wire, multi-line where the text is (RFC 5321 §4.2.1)."""
         prefix = f"{self.enhanced} " if self.enhanced else ""
-        if "\n" not in self.text:
-            return f"{self.code} {prefix}{self.text}\r\n".encode("utf-8", "replace")
         *lines, last = self.text.split("\n")
         wire = "".join(f"{self.code}-{prefix}{line}\r\n" for line in lines)
         return f"{wire}{self.code} {prefix}{last}\r\n".encode("utf-8", "replace")

@@ -58,12 +58,8 @@ class Room:
         """Room for twice ``size`` and a full WAL, with minimum_free to spare (looked up at most twice a second)."""
         if self._clock.seconds() - self._looked_at >= ROOM_CHECK:
             self._look()
-        # As _is_free(): this is asked twice for each message.
-        needed = 2 * size + WAL_LIMIT
-        if needed < self._minimum_free:
-            needed = self._minimum_free
-        ballast = self._ballast
-        enough = self._free - ballast.missing >= needed and not ballast.given_back
+        needed = self._needed(size)
+        enough = not self._ballast.given_back and self._is_free(needed)
         if not enough or self._short_of:
             self._tell(enough, needed)
         return enough
@@ -80,9 +76,9 @@ class Room:
     def _needed(self, size: int) -> int:
         return max(self._minimum_free, 2 * size + WAL_LIMIT)
 
-    def _is_free(self, size: int) -> bool:
+    def _is_free(self, needed: int) -> bool:
         # New mail must not take what the ballast had.
-        return self._free - self._ballast.missing >= self._needed(size)
+        return self._free - self._ballast.missing >= needed
 
     def _look(self) -> None:
         self._looked_at = self._clock.seconds()
@@ -93,7 +89,7 @@ class Room:
             self._free = 0
             return
         self._free = status.f_bavail * status.f_frsize if status.f_favail or not status.f_files else 0
-        if self._ballast.missing and not self._making and self._is_free(0):
+        if self._ballast.missing and not self._making and self._is_free(self._needed(0)):
             self._making = True
             self._in_thread(self._ballast.make).addErrback(self._not_made).addBoth(self._made)
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mtatwist.envelope import Recipient
     from mtatwist.interfaces import IValidator, Verdict
     from mtatwist.metrics.instruments import Instruments
-    from mtatwist.metrics.instruments.kinds import Counter
     from mtatwist.metrics.instruments.receiving import Verdicts
     from mtatwist.transaction import Transaction
 
@@ -24,10 +23,9 @@ _log = Logger()
 class _Stage(NamedTuple):
     """What one validator does at one stage, and where its verdicts are counted."""
 
-    check: Callable[..., Verdict]
-    passed: Counter
-    counts: Verdicts
     name: str
+    check: Callable[..., Verdict]
+    counts: Verdicts
 
 
 class Chain:
@@ -53,17 +51,17 @@ class Chain:
         return self._ask(self._header, (transaction, header))
 
     def _ask(self, stages: Sequence[_Stage], arguments: tuple[object, ...]) -> Verdict:
-        for stage in stages:
+        for position, stage in enumerate(stages):
             try:
                 verdict = stage.check(*arguments)
             except Exception:
                 return self._crashed(stage)
             if verdict is None:
-                stage.passed.value += 1
-            elif isinstance(verdict, Reply):
+                stage.counts.passed.value += 1
+                continue
+            if isinstance(verdict, Reply):
                 return _refused(stage, verdict)
-            else:
-                return Deferred.fromCoroutine(self._ask_on(verdict, stages[stages.index(stage) :], arguments))
+            return Deferred.fromCoroutine(self._ask_on(verdict, stages[position:], arguments))
         return None
 
     async def _ask_on(
@@ -77,7 +75,7 @@ class Chain:
                 return _refused(stage, verdict)
         except Exception:
             return self._crashed(stage)
-        stage.passed.value += 1
+        stage.counts.passed.value += 1
         following = self._ask(rest, arguments)
         return following if following is None or isinstance(following, Reply) else await following
 
@@ -89,10 +87,9 @@ class Chain:
     def _stages(self, validators: Sequence[IValidator], stage: str) -> list[_Stage]:
         known = self._metrics.validators
         return [
-            _Stage(getattr(v, stage), counts.passed, counts, v.name)
+            _Stage(v.name, getattr(v, stage), known.get(v.name, known["other"]))
             for v in validators
             if hasattr(v, stage) and not getattr(v, "idle", False)
-            for counts in (known.get(v.name, known["other"]),)
         ]
 
 

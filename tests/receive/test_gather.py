@@ -115,21 +115,17 @@ def test_each_session_hears_its_own_client(server: Server) -> None:
         assert server.said_to(client) == b"%d" % number
 
 
-def test_the_end_of_a_client_is_a_clean_end(server: Server) -> None:
+@pytest.mark.parametrize(("reset", "reason"), [(False, ConnectionDone), (True, ConnectionLost)])
+def test_the_end_of_a_client_is_clean_but_for_a_reset(
+    server: Server, reset: bool, reason: type[ConnectionDone] | type[ConnectionLost]
+) -> None:
     client, session = server.connect()
+    if reset:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     server.turn_until(lambda: session.lost)
     assert session.lost is not None
-    assert session.lost.check(ConnectionDone)
-
-
-def test_a_reset_is_not_a_clean_end(server: Server) -> None:
-    client, session = server.connect()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
-    server.turn_until(lambda: session.lost)
-    assert session.lost is not None
-    assert session.lost.check(ConnectionLost)
+    assert session.lost.check(reason)
 
 
 def test_a_crash_costs_its_own_session_only(server: Server) -> None:
