@@ -20,8 +20,8 @@ from zope.interface import implementer
 
 _log = Logger()
 
-SOCKETS_A_ROUND = 256
-"""Sockets that are read before the reactor has its turn."""
+READS_A_ROUND = 128
+"""Reads before the reactor has its turn: some milliseconds."""
 
 
 @implementer(IReadDescriptor)
@@ -65,21 +65,25 @@ class Gatherer:
         return "receive"
 
     def doRead(self) -> None:
-        """Read all that have something, or have ended."""
-        if self._epoll is None:
-            return
-        for number, _ in self._epoll.poll(0, SOCKETS_A_ROUND):
-            # What one session does may have ended another.
-            socket = self._sockets.get(number)
-            if socket is None:
-                continue
-            try:
-                why = socket.doRead()
-            except Exception:
-                _log.failure("connection_crashed")
-                why = CONNECTION_LOST
-            if why is not None:
-                socket.ended(why)
+        """Read all that have something, or have ended, as long as there are any.
+
+        What they bring to the spool meanwhile is handed over together: fewer and larger groups cost less.
+        """
+        left = READS_A_ROUND
+        while left > 0 and self._epoll is not None and (ready := self._epoll.poll(0, left)):
+            left -= len(ready)
+            for number, _ in ready:
+                # What one session does may have ended another.
+                socket = self._sockets.get(number)
+                if socket is None:
+                    continue
+                try:
+                    why = socket.doRead()
+                except Exception:
+                    _log.failure("connection_crashed")
+                    why = CONNECTION_LOST
+                if why is not None:
+                    socket.ended(why)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends, and all its connections with it."""

@@ -15,7 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from mtatwist.receive.gather import Gatherer
+from mtatwist.receive.gather import READS_A_ROUND, Gatherer
 
 SECONDS = 10.0
 
@@ -163,6 +163,31 @@ def test_a_paused_session_is_not_read_until_it_goes_on(server: Server) -> None:
     assert session.heard == b"pause"
     session.transport.resumeProducing()
     server.turn_until(lambda: session.heard == b"pausemore")
+
+
+def test_what_comes_while_others_are_read_is_read_in_the_same_turn(server: Server) -> None:
+    first, speaker = server.connect()
+    second, listener = server.connect()
+    speaker.dataReceived = lambda data: second.sendall(b"an answer")  # type: ignore[method-assign]
+    first.sendall(b"hello")
+    select.select([server.gatherer], [], [], SECONDS)
+    server.gatherer.doRead()
+    assert listener.heard == b"an answer"
+
+
+def test_who_never_stops_talking_lets_the_reactor_have_its_turn(server: Server) -> None:
+    client, session = server.connect()
+    reads = []
+
+    def read(data: bytes) -> None:
+        reads.append(data)
+        client.sendall(b"more")
+
+    session.dataReceived = read  # type: ignore[method-assign]
+    client.sendall(b"more")
+    select.select([server.gatherer], [], [], SECONDS)
+    server.gatherer.doRead()
+    assert len(reads) == READS_A_ROUND
 
 
 def test_a_session_that_closes_is_done(server: Server) -> None:
