@@ -95,8 +95,14 @@ def _second(whole: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
+@lru_cache(maxsize=16)
+def _millisecond(whole: int) -> str:
+    return f"{_second(whole // 1000)}.{whole % 1000:03d}Z"
+
+
 def _time(seconds: float) -> str:
-    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+    # Under load, many events share one.
+    return _millisecond(int(seconds * 1000))
 
 
 def _facts(event: LogEvent) -> dict[str, Any]:

@@ -30,17 +30,15 @@ class DotReader:
         dot = data.find(b"\r\n.") if b"." in data else -1
         end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
-            body, rest = data[: end + 2], data[end + 5 :]
+            stop, rest = end + 2, data[end + 5 :]
         else:
-            keep = _tail(data)
-            self._held = data[len(data) - keep :]
-            body = data[: len(data) - keep]
-        if 0 <= dot < len(body) - 2:
-            body = body.replace(b"\r\n.", b"\r\n")
-        if not self._begun and body:
-            self._begun = True
-            body = body[2:]
-        return body, rest
+            stop = len(data) - _tail(data)
+            self._held = data[stop:]
+        start = 0 if self._begun else 2
+        self._begun = self._begun or stop > 0
+        if 0 <= dot < stop - 2:
+            return data[:stop].replace(b"\r\n.", b"\r\n")[start:], rest
+        return data[start:stop], rest
 
 
 def _tail(data: bytes) -> int:
