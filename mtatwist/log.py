@@ -106,15 +106,18 @@ def _time(seconds: float) -> str:
 
 
 def _facts(event: LogEvent) -> dict[str, Any]:
-    """The event's own fields; for other people's events, their message."""
+    """When and how important, and the event's own fields; for other people's events, their message."""
+    facts: dict[str, Any] = {"time": _time(event["log_time"]), "level": event["log_level"].name}
     if "log_facts" in event:
-        return {"event": event["log_format"], **event["log_facts"]}
+        facts["event"] = event["log_format"]
+        facts.update(event["log_facts"])
+        return facts
     failure = event.get("log_failure")
     if event.get("log_namespace", "").startswith(_OURS):
-        own = {key: value for key, value in event.items() if key[:4] != "log_"}
-        facts = {"event": event["log_format"] or "failure", **own}
+        facts["event"] = event["log_format"] or "failure"
+        facts.update((key, value) for key, value in event.items() if key[:4] != "log_")
     else:
-        facts = {"event": "message", "message": formatEvent(event)}
+        facts.update(event="message", message=formatEvent(event))
     if failure is not None:
         facts["failure"] = f"{failure.type.__name__}: {failure.getErrorMessage()}"
         facts["traceback"] = failure.getTraceback()
@@ -124,7 +127,6 @@ def _facts(event: LogEvent) -> dict[str, Any]:
 def as_json(event: LogEvent, redact: Redact | None = None) -> str:
     """One JSON object. ``redact`` takes out of its facts what is personal."""
     facts = _facts(event) if redact is None else redact(_facts(event))
-    facts = {"time": _time(event["log_time"]), "level": event["log_level"].name, **facts}
     try:
         return orjson.dumps(facts, default=str).decode()
     except TypeError:
@@ -137,11 +139,10 @@ def as_text(event: LogEvent, redact: Redact | None = None) -> str:
     facts = _facts(event) if redact is None else redact(_facts(event))
     traceback = facts.pop("traceback", "")
     name = facts.pop("message", None) if facts["event"] == "message" else None
-    words = [name or facts["event"]]
-    facts.pop("event")
+    at, level, event_name = facts.pop("time"), facts.pop("level"), facts.pop("event")
+    words = [name or event_name]
     words += [f"{key}={_word(value)}" for key, value in facts.items() if value not in ("", None)]
-    level = event["log_level"].name
-    line = f"{_time(event['log_time'])} {'' if level == 'info' else level.upper() + ' '}{' '.join(words)}"
+    line = f"{at} {'' if level == 'info' else level.upper() + ' '}{' '.join(words)}"
     return f"{line}\n{traceback.rstrip()}" if traceback else line
 
 
