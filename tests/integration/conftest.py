@@ -23,14 +23,15 @@ def long_campaign() -> bool:
 
 
 @pytest.fixture
-def make_mta(tmp_path: Path) -> Iterator[MakeMta]:
+def make_mta(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeMta]:
     """Make an (unstarted) server; at the end it is stopped, and its log must hold no traceback."""
     made: list[Mta] = []
+    forked = request.node.get_closest_marker("fresh_start") is None
 
     def make(config: Config, **options: object) -> Mta:
         directory = tmp_path / f"mta{len(made)}"
         directory.mkdir()
-        made.append(Mta(directory, config, **options))  # type: ignore[arg-type]
+        made.append(Mta(directory, config, forked=forked, **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

@@ -73,6 +73,7 @@ def ask(data_dir: Path, question: str) -> int:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("many", [False, True], ids=["one domain", "many domains"])
+@pytest.mark.fresh_start
 def test_a_backlog_is_in_nobodys_way(
     make_mta: MakeMta, sink: Sink, silent: int, long_campaign: bool, many: bool
 ) -> None:

@@ -37,7 +37,8 @@ def sink() -> Iterator[Sink]:
 @pytest.fixture
 def make_server(tmp_path: Path, sink: Sink) -> MakeServer:
     def make(*tokens: dict[str, str], **control: Any) -> Mta:
-        return Mta(tmp_path, relaying_to(sink.port, control=control, **{"control.token": list(tokens)}))
+        config = relaying_to(sink.port, control=control, **{"control.token": list(tokens)})
+        return Mta(tmp_path, config, forked=True)
 
     return make
 

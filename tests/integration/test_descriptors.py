@@ -19,6 +19,8 @@ from mtatwist.descriptors import KEPT, shares
 
 MakeMta = Callable[..., Mta]
 
+pytestmark = pytest.mark.fresh_start
+
 LARGE = HEAD + b"x" * 78 + b"\r\n" + 10_000 * (b"y" * 78 + b"\r\n")
 
 

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rigs.client import Client, stuffed
 from rigs.content import HEAD
 from rigs.dovecot import DOMAIN, Dovecot
@@ -228,6 +229,7 @@ def test_a_sender_beyond_ascii(make_mta: MakeMta, sink: Sink, tmp_path: Path) ->
     assert "letters beyond ASCII" in dsn.text
 
 
+@pytest.mark.fresh_start
 def test_a_large_message_goes_back_whole_and_is_never_in_memory(make_mta: MakeMta, sink: Sink, tmp_path: Path) -> None:
     sink.policy = lambda stage, what: "550 5.1.1 gone" if what == "gone@sink.test" else None
     content = HEAD + (b"x" * 98 + b"\r\n") * (24 * MIB // 100)

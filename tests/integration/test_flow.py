@@ -16,6 +16,8 @@ from rigs.sink import Sink
 
 MakeMta = Callable[..., Mta]
 
+pytestmark = pytest.mark.fresh_start
+
 MEMORY = 150_000_000
 AWKWARD = dict(awkward())
 

@@ -13,6 +13,8 @@ from rigs.mta import Mta, relaying_to
 
 MakeMta = Callable[..., Mta]
 
+pytestmark = pytest.mark.fresh_start
+
 FIRST_TARGET = 40_000
 
 

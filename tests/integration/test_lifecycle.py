@@ -20,6 +20,8 @@ from rigs.sink import Sink
 
 MakeMta = Callable[..., Mta]
 
+pytestmark = pytest.mark.fresh_start
+
 
 def test_a_mistake_in_the_configuration_exits_78(make_mta: MakeMta) -> None:
     mta = make_mta(relaying_to(2525, relay={"netwroks": ["127.0.0.0/8"]}))

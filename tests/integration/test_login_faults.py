@@ -60,7 +60,7 @@ class Rig:
         )
         if backend == "ldap":
             config["auth.ldap"] = ldap.settings()
-        self.mta = Mta(directory, config)
+        self.mta = Mta(directory, config, forked=True)
         self._earlier = 0
         self.users = self.mta.data_dir / "users"
         self.mta.data_dir.mkdir()

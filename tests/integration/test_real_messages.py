@@ -122,6 +122,7 @@ def test_an_old_server_gets_the_same_parts(make_mta: MakeMta, sink: Sink) -> Non
     assert converted > 10
 
 
+@pytest.mark.fresh_start
 def test_a_large_message_is_converted_in_flat_memory(make_mta: MakeMta, sink: Sink) -> None:
     sink.extensions = OLD
     sink.kept = 64 * 2**20

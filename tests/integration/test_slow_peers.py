@@ -200,6 +200,7 @@ def transactions(address: Address, count: int = 40) -> Iterator[float]:
         yield time.monotonic() - started
 
 
+@pytest.mark.fresh_start
 def test_each_is_ended_and_nobody_else_notices(make_mta: MakeMta, sink: Sink, files: certificates.Files) -> None:
     context = ssl.create_default_context(cafile=str(files.authority))
     starttls = {**STARTTLS, "deaf": (after("EHLO client.test", "STARTTLS", then=deaf_in_tls(context)), CUT)}
@@ -249,6 +250,7 @@ def test_who_is_turned_away_may_not_stay_either(make_mta: MakeMta, sink: Sink, f
         wait_until(lambda: mta.process.descriptors() <= at_rest + 8, 30, "no descriptor is left behind")
 
 
+@pytest.mark.fresh_start
 def test_many_large_messages_at_a_slow_pace_stay_small_in_memory(make_mta: MakeMta, sink: Sink) -> None:
     """Fifty senders, each in the middle of five megabytes: what has come lies in files."""
     line = b"x" * 78 + b"\r\n"

@@ -26,6 +26,8 @@ from mtatwist.auth import hashes
 
 MakeMta = Callable[..., Mta]
 
+pytestmark = pytest.mark.fresh_start
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import apsw
+from rigs.forked import Forked, can_fork
 from rigs.processes import Child, wait_until
 
 Config = dict[str, Any]
@@ -89,13 +90,16 @@ class Mta:
         command: Sequence[str] | None = None,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        forked: bool = False,
     ) -> None:
+        """``forked``: from a process that has the libraries, where that makes no difference: see rigs.forked."""
         self.directory = directory
         self.environment = {**_environment(), **(environment or {})}
         self.config = directory / "mta.toml"
         self.data_dir = directory / "data"
         self.config.write_text(toml({**config, "server": self._server(config)}))
         self.command = [*(command or twistd()), "--nodaemon", "--pidfile=", *options]
+        self._forked = forked
         self._starts = 0
         self.child: Child | None = None
         self.listening: list[dict[str, Any]] = []
@@ -110,7 +114,15 @@ class Mta:
         assert self.child is None or not self.child.running, "it runs already"
         self._starts += 1
         argv = [*self.command, "mta", "--config", str(self.config)]
-        self.child = Child(argv, self.directory, f"mta-{self._starts}", self.environment)
+        begun = len(twistd())
+        fork = self._forked and argv[:begun] == twistd() and can_fork(self.environment)
+        self.child = Child(
+            argv[begun:] if fork else argv,
+            self.directory,
+            f"mta-{self._starts}",
+            self.environment,
+            begin=Forked if fork else None,
+        )
         return self.child
 
     def start(self, seconds: float = START_SECONDS) -> Self:

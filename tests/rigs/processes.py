@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import pytest
 
@@ -101,9 +101,19 @@ class Child:
         directory: Path,
         name: str,
         environment: Mapping[str, str] | None = None,
+        begin: Callable[..., Any] | None = None,
     ) -> None:
+        """``begin``: instead of subprocess.Popen."""
         self.stdout = directory / f"{name}.out"
         self.stderr = directory / f"{name}.err"
+        self.stdout.touch()
+        self.stderr.touch()
+        self.process: Any
+        if begin is not None:
+            self.process = begin(
+                argv, directory=directory, environment=environment, stdout=self.stdout, stderr=self.stderr
+            )
+            return
         with self.stdout.open("ab") as out, self.stderr.open("ab") as err:
             self.process = subprocess.Popen(
                 argv,
@@ -116,11 +126,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return int(self.process.pid)
 
     @property
     def running(self) -> bool:
-        return self.process.poll() is None
+        return bool(self.process.poll() is None)
 
     def output(self) -> str:
         """All it has written so far."""
@@ -137,7 +147,7 @@ class Child:
             ended = os.pidfd_open(self.pid)
             select.select([ended], [], [], seconds)
             os.close(ended)
-        return self.process.wait(0)
+        return int(self.process.wait(0))
 
     def kill(self) -> None:
         """SIGKILL, and be sure that it is gone."""
