@@ -148,7 +148,7 @@ def test_a_collector_whose_name_nobody_tells(make_mta: MakeMta, sink: Sink) -> N
     """A DNS that is silent holds up neither mail nor the server's end."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        dns = {"servers": [f"127.0.0.1:{silent.getsockname()[1]}"]}
+        dns = {"servers": [f"127.0.0.1:{silent.getsockname()[1]}"], "timeout": "3s"}
         with make_mta({**config(sink, f"http://collector.test{PATH}"), "dns": dns}) as mta:
             send(mta)
             sink.wait_for(1, 20)
