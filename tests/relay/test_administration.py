@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,16 +15,6 @@ from mtatwist.relay import administration as module
 from mtatwist.relay.administration import Administration, Changed, Stopped
 from mtatwist.spool.selection import Selection
 from mtatwist.store.trouble import StoreBroken
-
-
-@pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    for rig in Rig.started:
-        if rig.manager.running:
-            rig.stopping()
-            rig.pass_time(rig.grace)
-    Rig.started.clear()
 
 
 @pytest.fixture

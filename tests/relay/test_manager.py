@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,18 +19,6 @@ from mtatwist.spool.memory import MemorySpool
 from mtatwist.transports.failures import ConnectFailed
 
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
-    """What a test leaves waiting ends with it: the garbage collector would end it in the middle of another test."""
-    yield
-    for rig in Rig.started:
-        if rig.manager.running:
-            done = rig.stopping()
-            rig.pass_time(rig.grace)
-            assert done
-    Rig.started.clear()
 
 
 def by_address(**outcomes: Outcome) -> Any:
