@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from rigs.client import Client
 from rigs.content import awkward
+from rigs.forked import Forked, measured
 from rigs.ledger import Ledger, Load
+from rigs.mta import Mta, StartFailed, relaying_to
+from rigs.processes import wait_until
 from rigs.sink import Sink
+
+MakeMta = Callable[..., Mta]
 
 
 def test_the_sink_takes_awkward_content_unchanged(sink: Sink) -> None:
@@ -42,3 +55,45 @@ def test_the_ledger_counts_what_goes_wrong(sink: Sink) -> None:
 
     del ledger.acknowledged[missing.ledger_id]
     assert ledger.account(arrivals).delivered_unacknowledged == len(missing.forward_paths)
+
+
+def held(mta: Mta) -> list[str]:
+    """The kinds of what it has open, but for its own files: its threads open the spool when they need it."""
+    links = []
+    for descriptor in Path(f"/proc/{mta.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(descriptor))
+    return sorted(re.sub(r":\[.*", "", link) for link in links if not link.startswith(str(mta.directory)))
+
+
+def test_a_forked_server_is_like_any_other(make_mta: MakeMta, tmp_path: Path) -> None:
+    """It has nothing of those who forked it, and each of its ends is told."""
+    fresh = Mta(tmp_path, relaying_to(9))
+    with make_mta(relaying_to(9)) as forked, fresh:
+        assert isinstance(forked.process.process, Forked) or measured()
+        assert isinstance(fresh.process.process, subprocess.Popen)
+        wait_until(lambda: held(forked) == held(fresh), 10, lambda: f"alike: {held(forked)}, {held(fresh)}")
+        for each in (forked, fresh):
+            each.stop()
+            assert each.ended_well()
+            assert each.process.process.returncode == -signal.SIGTERM
+            each.start().kill()
+            assert each.process.process.returncode == -signal.SIGKILL
+
+
+def test_a_forked_server_that_does_not_start(make_mta: MakeMta) -> None:
+    mta = make_mta(relaying_to(9, relay={"netwroks": []}))
+    with pytest.raises(StartFailed, match=r"exit code 78[^$]*netwroks"):
+        mta.start()
+    assert isinstance(mta.process.process, Forked) or measured()
+
+
+@pytest.mark.fresh_start
+def test_whoever_wants_a_fresh_start_gets_it(make_mta: MakeMta) -> None:
+    with make_mta(relaying_to(9)) as mta:
+        assert isinstance(mta.process.process, subprocess.Popen)
+
+
+def test_an_environment_of_its_own_takes_a_fresh_start(make_mta: MakeMta) -> None:
+    with make_mta(relaying_to(9), environment={"SSL_CERT_FILE": "/nowhere"}) as mta:
+        assert isinstance(mta.process.process, subprocess.Popen)

@@ -1,4 +1,4 @@
-"""``twistd`` in a tenth of the time: each is forked from a process that has imported the libraries, not the server.
+"""``twistd`` in a third of the time: each is forked from a process that has imported the libraries, not the server.
 
 Most of a start is the import of libraries, and there are hundreds of starts. Whatever is of the server is imported,
 configured and run in the child, by the same command; it is just not the first one to import Twisted.
@@ -64,10 +64,15 @@ def _server(python_path: str) -> _Server:
     return _Server({**os.environ, "PYTHONPATH": python_path})
 
 
+def measured() -> bool:
+    """Is coverage being measured? Of children, too, then, and it is the environment that tells them."""
+    return any(name.startswith("COVERAGE_") for name in os.environ)
+
+
 def can_fork(environment: Mapping[str, str]) -> bool:
     """Would a process with this environment of its own be the same, forked? What an interpreter looks at when it starts
-    would come too late; and coverage of a child is told of in the environment."""
-    if set(environment) != {"PYTHONPATH"} or any(name.startswith("COVERAGE_") for name in os.environ):
+    would come too late."""
+    if set(environment) != {"PYTHONPATH"} or measured():
         return False
     return _lasting({**os.environ, **environment}) == _server(environment["PYTHONPATH"]).environment
 
