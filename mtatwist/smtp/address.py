@@ -66,12 +66,10 @@ class DomainSet:
         return domain in self._exact or domain.endswith(self._parents)
 
 
-@lru_cache(maxsize=1024)
 def parse_path(text: str) -> tuple[Address, str]:
     """Read ``<mailbox>`` (or ``<>``, ``<postmaster>``, or a mailbox without brackets); also give what follows it.
 
-    Source routes are read and dropped (RFC 5321 §3.3, appendix C). Raises AddressError. People and machines write again
-    and again to the same: what was read lately is remembered.
+    Source routes are read and dropped (RFC 5321 §3.3, appendix C). Raises AddressError.
     """
     match = _PATH.fullmatch(text)
     if match is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mtatwist.smtp.address import Address, AddressError, parse_path
 from mtatwist.smtp.reply import SYNTAX, Reply
@@ -49,6 +50,18 @@ def parse_path_command(keyword: str, rest: str) -> tuple[Address, dict[str, str]
 
     Gives the path, and the parameters with upper-case names ("" where one has no value).
     """
+    path, end, parameters = rest.partition("> ")
+    if end and '"' not in path:
+        # What follows differs from message to message: it must not keep us from remembering the path.
+        address, _ = _path(keyword, path + ">")
+    else:
+        address, parameters = _path(keyword, rest)
+    return address, parse_parameters(parameters) if parameters else {}
+
+
+@lru_cache(maxsize=1024)
+def _path(keyword: str, rest: str) -> tuple[Address, str]:
+    """The path, and what follows it. People and machines write again and again to the same: it is remembered."""
     if rest[: len(keyword)].upper() != keyword:
         rest = rest.lstrip(" ")
         if rest[: len(keyword)].upper() != keyword:
@@ -62,7 +75,7 @@ def parse_path_command(keyword: str, rest: str) -> tuple[Address, dict[str, str]
     if keyword == "FROM:" and address.local and not address.domain:
         # Only a forward path may be a bare postmaster: a reverse path has to lead back (RFC 5321 §4.1.1.2).
         raise CommandError(Reply(501, "5.1.7", "Bad address: the domain is missing"))
-    return address, parse_parameters(parameters) if parameters else {}
+    return address, parameters
 
 
 def names_path(line: bytes) -> bool:
