@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import apsw
 
 from mtatwist.spool import schema
-from mtatwist.store.trouble import Damaged
+from mtatwist.store.trouble import Damaged, Trouble, trouble_of
 
 GLANCE_SECONDS = 0.3
 """How long a start looks for damage. A small spool is seen whole in that time; ``mtactl spool verify`` reads any to
 its end."""
+
+READING_SECONDS = 1.0
+"""How long files are read to see whether they can be read."""
 
 RECOVERED = "spool.sqlite.recovered"
 """A new database, on its way to the old one's place: see spool.recover."""
@@ -21,6 +25,8 @@ _STEPS = 1000
 """Steps of SQLite's between two looks at the clock."""
 
 _WAL_HEADER = 32
+
+_CHUNK = 1024 * 1024
 
 
 def damage_notice(data_dir: str, error: Damaged) -> str:
@@ -62,6 +68,21 @@ def glance(connection: apsw.Connection, seconds: Callable[[], float], limit: flo
         connection.set_progress_handler(None)
     if said != "ok":
         raise Damaged(" ".join(str(said).split()))
+
+
+def unreadable(paths: Iterable[Path], seconds: Callable[[], float], limit: float = READING_SECONDS) -> OSError | None:
+    """The disk's error, if it gives one to who reads these files, until ``limit`` is over. For SQLite a page that the
+    disk does not give is damage, too (SQLITE_IOERR_CORRUPTFS): but the next time it may be there."""
+    deadline = seconds() + limit
+    try:
+        for path in paths:
+            with path.open("rb", buffering=0) as file:
+                offset = 0
+                while seconds() < deadline and (data := os.pread(file.fileno(), _CHUNK, offset)):
+                    offset += len(data)
+    except OSError as error:
+        return error if trouble_of(error) is Trouble.IO else None
+    return None
 
 
 def layout(connection: apsw.Connection) -> None:

@@ -66,6 +66,7 @@ class SqliteSpool:
             self._connect,
             reactor=reactor,
             metrics=metrics,
+            examine=self._examine,
             verify=self._verify,
             relieve=self._relieve,
             recovered=self._recovered,
@@ -103,9 +104,10 @@ class SqliteSpool:
             self._writer.start()
         except BaseException as error:
             self._directory.release()
+            error = self._examine(error)
             if trouble_of(error) is Trouble.CORRUPT:
                 raise Damaged(str(error)) from error
-            raise
+            raise error
         # What a crash left of messages that were never acknowledged, or that had already been dropped.
         self._bodies.run(self._sweep, self._next).addErrback(lambda failure: _log.failure("sweep_failed", failure))
 
@@ -282,6 +284,13 @@ class SqliteSpool:
             raise Damaged("another database has taken the place of ours")
         self._identity = identity
         return schema.connect(self._database, create=False)
+
+    def _examine(self, error: BaseException) -> BaseException:
+        """What it is that SQLite calls ``error``: not all of what it calls damage is damage."""
+        if trouble_of(error) is not Trouble.CORRUPT:
+            return error
+        log = self._database.with_name(f"{self._database.name}-wal")
+        return check.unreadable((self._database, log), self._reactor.seconds) or error
 
     def _verify(self, connection: apsw.Connection) -> None:
         """In the writer's thread: is this the database of this run, whole as far as one sees, and can it be written?"""

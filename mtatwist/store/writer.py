@@ -63,15 +63,18 @@ class Writer:
         *,
         reactor: IWriterReactor,
         metrics: Instruments,
+        examine: Callable[[BaseException], BaseException] = lambda error: error,
         verify: Callable[[apsw.Connection], object] = lambda connection: None,
         relieve: Callable[[Trouble], object] = lambda trouble: None,
         recovered: Callable[[], object] = lambda: None,
     ) -> None:
-        """``verify``: looks at a database that was opened again, commits something, or raises. ``relieve``: makes what
-        room it can. Both are called in the thread; ``recovered``, when all is well again, in the reactor's."""
+        """``examine`` tells what an error really was. ``verify``: looks at a database that was opened again, commits
+        something, or raises. ``relieve``: makes what room it can. These are called in the thread; ``recovered``, when
+        all is well again, in the reactor's."""
         self._connect = connect
         self._reactor = reactor
         self._metrics = metrics
+        self._examine = examine
         self._verify = verify
         self._relieve = relieve
         self._on_recovery = recovered
@@ -211,6 +214,7 @@ class Writer:
         """Trouble: close the database, make room, and have it told before anybody is answered."""
         connection, self._connection = self._connection, None
         _close(connection)
+        error = self._examine(error)
         try:
             self._relieve(trouble_of(error) or Trouble.IO)
         except Exception:
@@ -227,7 +231,7 @@ class Writer:
             self._verify(connection)
         except Exception as error:
             _close(connection)
-            self._reactor.callFromThread(self._still_in_trouble, error)
+            self._reactor.callFromThread(self._still_in_trouble, self._examine(error))
         else:
             self._connection = connection
             self._reactor.callFromThread(self._recovered)
@@ -252,7 +256,7 @@ class Writer:
             # At once, but for trouble that comes back as soon as it is over.
             self._open_again_in(max(self._well_since + RETRY_SECONDS - now, 0))
 
-    def _still_in_trouble(self, error: Exception) -> None:
+    def _still_in_trouble(self, error: BaseException) -> None:
         if trouble_of(error) is Trouble.CORRUPT:
             self._in_trouble(error)
         else:

@@ -191,6 +191,20 @@ def test_a_disk_that_gives_errors(tmp_path: Path, sink: Sink, calls: str, error:
         server.drain()
 
 
+def test_a_queue_that_can_not_be_read_is_read_later(tmp_path: Path, sink: Sink) -> None:
+    """SQLite calls a page damaged that the disk does not give: that must not be the end."""
+    content = HEAD + (b"x" * 70 + b"\r\n") * 1000
+    with Server(tmp_path, sink) as server:
+        for _ in range(20):
+            assert server.send(content).code == 250
+        names = ("spool.sqlite-wal", "spool.sqlite")
+        with failing(server.process, "pread64", "EIO", *(server.data_dir / name for name in names)):
+            trouble = wait_until(lambda: server.happened("spool_trouble"), 20, server.log)[0]
+            assert trouble["trouble"] == "io"
+        server.await_event("spool_recovered")
+        server.drain()
+
+
 def test_errors_while_the_queue_drains_lose_and_double_nothing(tmp_path: Path, sink: Sink) -> None:
     """Outcomes that could not be written are written later; who was delivered to is not tried again."""
     with Server(tmp_path, sink) as server:

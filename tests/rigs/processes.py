@@ -142,12 +142,14 @@ class Child:
 
     def wait(self, seconds: float) -> int:
         """Its exit code (negative: the signal)."""
+        deadline = time.monotonic() + seconds
         if self.process.poll() is None:
             # Popen.wait() looks only every now and then: in a measurement that would count.
             ended = os.pidfd_open(self.pid)
             select.select([ended], [], [], seconds)
             os.close(ended)
-        return int(self.process.wait(0))
+        # One that is traced has ended before it can be waited for.
+        return int(self.process.wait(max(deadline - time.monotonic(), 0)))
 
     def kill(self) -> None:
         """SIGKILL, and be sure that it is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import subprocess
@@ -22,10 +23,11 @@ from twisted.python.failure import Failure
 from mtatwist.envelope import Message, State
 from mtatwist.metrics.instruments import Instruments
 from mtatwist.smtp.reply import Reply
+from mtatwist.spool import check
 from mtatwist.spool.room import ROOM_CHECK
 from mtatwist.spool.schema import WAL_LIMIT
 from mtatwist.spool.sqlite import SqliteSpool
-from mtatwist.store.trouble import Trouble
+from mtatwist.store.trouble import Damaged, Trouble
 from mtatwist.store.writer import RETRY_SECONDS
 
 SMALL, LARGE = 20_000, 3_000_000
@@ -305,6 +307,53 @@ def test_damage_that_a_reader_meets_ends_acceptance(rig: Rig, monkeypatch: pytes
     rig.pump.advance(100 * RETRY_SECONDS)
     assert isinstance(rig.store(SMALL), Failure)
     assert not rig.spool.has_room(0)
+
+
+def test_what_the_disk_does_not_give_is_no_damage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says the same of both."""
+    message = rig.store(LARGE)
+    assert isinstance(message, Message)
+    broken = True
+
+    def fail(*arguments: Any) -> bytes:
+        raise apsw.CorruptError("database disk image is malformed")
+
+    def pread(*arguments: Any) -> bytes:
+        if broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return b""
+
+    monkeypatch.setattr(rig.spool._tables, "read_body", fail)
+    monkeypatch.setattr(rig.spool._writer, "_verify", lambda connection: fail() if broken else None)
+    monkeypatch.setattr(check.os, "pread", pread)
+    assert rig.pump.outcome(rig.spool.read(message, 0, 10)).check(apsw.CorruptError)
+    rig.pump.until(lambda: rig.metrics.spool_trouble_io.value == 1)
+    assert isinstance(rig.store(SMALL), Failure)
+    rig.pump.advance(5 * RETRY_SECONDS)
+    rig.pump.drain()
+    assert rig.spool._writer.trouble is Trouble.IO, "it still can't be read, and is tried again and again"
+    broken = False
+    rig.recover()
+    assert rig.metrics.spool_trouble_corrupt.value == 0
+    assert isinstance(rig.store(SMALL), Message)
+
+
+@pytest.mark.parametrize(("readable", "error"), [(True, Damaged), (False, OSError)])
+def test_a_start_tells_damage_from_a_disk_that_can_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readable: bool, error: type[Exception]
+) -> None:
+    def glance(*arguments: Any) -> None:
+        raise apsw.CorruptError("database disk image is malformed")
+
+    def pread(*arguments: Any) -> bytes:
+        if readable:
+            return b""
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(check, "glance", glance)
+    monkeypatch.setattr(check.os, "pread", pread)
+    with pytest.raises(error):
+        Rig(tmp_path / "data")
 
 
 def test_another_database_in_its_place_is_left_alone(rig: Rig, tmp_path: Path) -> None:
