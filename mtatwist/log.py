@@ -106,18 +106,15 @@ def _time(seconds: float) -> str:
 
 
 def _facts(event: LogEvent) -> dict[str, Any]:
-    """When and how important, and the event's own fields; for other people's events, their message."""
-    facts: dict[str, Any] = {"time": _time(event["log_time"]), "level": event["log_level"].name}
+    """The event's own fields; for other people's events, their message."""
     if "log_facts" in event:
-        facts["event"] = event["log_format"]
-        facts.update(event["log_facts"])
-        return facts
+        return {"event": event["log_format"], **event["log_facts"]}
     failure = event.get("log_failure")
     if event.get("log_namespace", "").startswith(_OURS):
-        facts["event"] = event["log_format"] or "failure"
-        facts.update((key, value) for key, value in event.items() if key[:4] != "log_")
+        own = {key: value for key, value in event.items() if key[:4] != "log_"}
+        facts = {"event": event["log_format"] or "failure", **own}
     else:
-        facts.update(event="message", message=formatEvent(event))
+        facts = {"event": "message", "message": formatEvent(event)}
     if failure is not None:
         facts["failure"] = f"{failure.type.__name__}: {failure.getErrorMessage()}"
         facts["traceback"] = failure.getTraceback()
@@ -127,6 +124,7 @@ def _facts(event: LogEvent) -> dict[str, Any]:
 def as_json(event: LogEvent, redact: Redact | None = None) -> str:
     """One JSON object. ``redact`` takes out of its facts what is personal."""
     facts = _facts(event) if redact is None else redact(_facts(event))
+    facts = {"time": _time(event["log_time"]), "level": event["log_level"].name, **facts}
     try:
         return orjson.dumps(facts, default=str).decode()
     except TypeError:
@@ -139,10 +137,11 @@ def as_text(event: LogEvent, redact: Redact | None = None) -> str:
     facts = _facts(event) if redact is None else redact(_facts(event))
     traceback = facts.pop("traceback", "")
     name = facts.pop("message", None) if facts["event"] == "message" else None
-    at, level, event_name = facts.pop("time"), facts.pop("level"), facts.pop("event")
-    words = [name or event_name]
+    words = [name or facts["event"]]
+    facts.pop("event")
     words += [f"{key}={_word(value)}" for key, value in facts.items() if value not in ("", None)]
-    line = f"{at} {'' if level == 'info' else level.upper() + ' '}{' '.join(words)}"
+    level = event["log_level"].name
+    line = f"{_time(event['log_time'])} {'' if level == 'info' else level.upper() + ' '}{' '.join(words)}"
     return f"{line}\n{traceback.rstrip()}" if traceback else line
 
 

@@ -251,3 +251,19 @@ def test_a_whole_dialogue_from_an_address_on_the_internet(tmp_path: Path, monkey
         assert "192.0.2.1" in written or "next.test" in written
         for personal in ("192.0.2.77", "quasimodo", "esmeralda"):
             assert personal not in written
+
+
+@pytest.mark.parametrize("name", ["info", "accepted"])
+def test_how_important_an_event_is_is_nobodys_name(name: str) -> None:
+    facts = {"user": name, "reverse_path": f"{name}@away.test"}
+    event = {
+        "log_time": 1_700_000_000.5,
+        "log_level": LogLevel.info,
+        "log_namespace": "mtatwist.test",
+        "log_format": "accepted",
+        "log_facts": facts,
+        **facts,
+    }
+    said = json.loads(as_json(event, Redaction()))
+    assert (said["level"], said["time"]) == ("info", "2023-11-14T22:13:20.500Z")
+    assert as_text(event, Redaction()).startswith("2023-11-14T22:13:20.500Z ")
