@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
 
 from mtatwist.spool import schema
-from mtatwist.store.trouble import Damaged, Trouble, trouble_of
+from mtatwist.store.trouble import Damaged
 
 GLANCE_SECONDS = 0.3
 """How long a start looks for damage. A small spool is seen whole in that time; ``mtactl spool verify`` reads any to
@@ -70,18 +70,26 @@ def glance(connection: apsw.Connection, seconds: Callable[[], float], limit: flo
         raise Damaged(" ".join(str(said).split()))
 
 
-def unreadable(paths: Iterable[Path], seconds: Callable[[], float], limit: float = READING_SECONDS) -> OSError | None:
-    """The disk's error, if it gives one to who reads these files, until ``limit`` is over. For SQLite a page that the
-    disk does not give is damage, too (SQLITE_IOERR_CORRUPTFS): but the next time it may be there."""
+def unreadable(database: Path, seconds: Callable[[], float], limit: float = READING_SECONDS) -> apsw.IOError | None:
+    """The disk's error, if it gives one to who reads the database and its log, until ``limit`` is over. For SQLite a
+    page that the disk does not give is damage, too (SQLITE_IOERR_CORRUPTFS): but the next time it may be there."""
     deadline = seconds() + limit
+    log = database.with_name(f"{database.name}-wal")
     try:
-        for path in paths:
-            with path.open("rb", buffering=0) as file:
-                offset = 0
-                while seconds() < deadline and (data := os.pread(file.fileno(), _CHUNK, offset)):
-                    offset += len(data)
-    except OSError as error:
-        return error if trouble_of(error) is Trouble.IO else None
+        for path, kind in ((database, apsw.SQLITE_OPEN_MAIN_DB), (log, apsw.SQLITE_OPEN_WAL)):
+            # By SQLite's own file system: to close the file by any other way would let go of all locks on it.
+            file = apsw.VFSFile("", os.fspath(path), [kind | apsw.SQLITE_OPEN_READONLY, 0])
+            try:
+                size = file.xFileSize()
+                for offset in range(0, size, _CHUNK):
+                    if seconds() < deadline:
+                        file.xRead(min(_CHUNK, size - offset), offset)
+            finally:
+                file.xClose()
+    except apsw.CantOpenError:
+        return None
+    except apsw.IOError as error:
+        return error
     return None
 
 

@@ -289,8 +289,7 @@ class SqliteSpool:
         """What it is that SQLite calls ``error``: not all of what it calls damage is damage."""
         if trouble_of(error) is not Trouble.CORRUPT:
             return error
-        log = self._database.with_name(f"{self._database.name}-wal")
-        return check.unreadable((self._database, log), self._reactor.seconds) or error
+        return check.unreadable(self._database, self._reactor.seconds) or error
 
     def _verify(self, connection: apsw.Connection) -> None:
         """In the writer's thread: is this the database of this run, whole as far as one sees, and can it be written?"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import subprocess
@@ -318,14 +317,12 @@ def test_what_the_disk_does_not_give_is_no_damage(rig: Rig, monkeypatch: pytest.
     def fail(*arguments: Any) -> bytes:
         raise apsw.CorruptError("database disk image is malformed")
 
-    def pread(*arguments: Any) -> bytes:
-        if broken:
-            raise OSError(errno.EIO, "Input/output error")
-        return b""
+    def unreadable(*arguments: Any) -> apsw.IOError | None:
+        return apsw.IOError("disk I/O error") if broken else None
 
     monkeypatch.setattr(rig.spool._tables, "read_body", fail)
     monkeypatch.setattr(rig.spool._writer, "_verify", lambda connection: fail() if broken else None)
-    monkeypatch.setattr(check.os, "pread", pread)
+    monkeypatch.setattr(check, "unreadable", unreadable)
     assert rig.pump.outcome(rig.spool.read(message, 0, 10)).check(apsw.CorruptError)
     rig.pump.until(lambda: rig.metrics.spool_trouble_io.value == 1)
     assert isinstance(rig.store(SMALL), Failure)
@@ -338,20 +335,36 @@ def test_what_the_disk_does_not_give_is_no_damage(rig: Rig, monkeypatch: pytest.
     assert isinstance(rig.store(SMALL), Message)
 
 
-@pytest.mark.parametrize(("readable", "error"), [(True, Damaged), (False, OSError)])
+def test_to_read_the_files_lets_go_of_no_lock(rig: Rig) -> None:
+    """POSIX has it that closing a file by any descriptor lets go of all that the process has locked in it."""
+
+    def locks() -> list[str]:
+        status = os.stat(rig.data_dir / "spool.sqlite")
+        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return [line[3] for line in lines if line[4:6] == [str(os.getpid()), file_name(status)]]
+
+    def file_name(status: os.stat_result) -> str:
+        return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+
+    assert isinstance(rig.store(SMALL), Message)
+    before = locks()
+    assert before
+    assert check.unreadable(rig.data_dir / "spool.sqlite", rig.pump.seconds) is None
+    assert locks() == before
+
+
+@pytest.mark.parametrize(("readable", "error"), [(True, Damaged), (False, apsw.IOError)])
 def test_a_start_tells_damage_from_a_disk_that_can_not_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readable: bool, error: type[Exception]
 ) -> None:
     def glance(*arguments: Any) -> None:
         raise apsw.CorruptError("database disk image is malformed")
 
-    def pread(*arguments: Any) -> bytes:
-        if readable:
-            return b""
-        raise OSError(errno.EIO, "Input/output error")
+    def unreadable(*arguments: Any) -> apsw.IOError | None:
+        return None if readable else apsw.IOError("disk I/O error")
 
     monkeypatch.setattr(check, "glance", glance)
-    monkeypatch.setattr(check.os, "pread", pread)
+    monkeypatch.setattr(check, "unreadable", unreadable)
     with pytest.raises(error):
         Rig(tmp_path / "data")
 
