@@ -9,8 +9,10 @@ import json
 import os
 import sys
 
+from twisted.scripts.twistd import run
+
 LIBRARIES = """
-    twisted.scripts.twistd twisted.application.internet twisted.cred.portal twisted.internet.endpoints
+    twisted.application.internet twisted.cred.portal twisted.internet.endpoints
     twisted.internet.ssl twisted.internet.udp twisted.internet.unix twisted.protocols.amp twisted.protocols.policies
     twisted.spread.pb twisted.web.client twisted.web.server
     asyncio email.generator gzip http.server mailbox tomllib
@@ -55,7 +57,4 @@ for library in LIBRARIES.split():
 early = [name for name in sys.modules if name == "twisted.internet.reactor" or name.split(".")[0] == "mtatwist"]
 assert not early, f"{early} is for the children to import"
 serve()
-
-from twisted.scripts.twistd import run  # noqa: E402
-
 run()

@@ -7,6 +7,7 @@ configured and run in the child, by the same command; it is just not the first o
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -14,10 +15,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rigs.processes import wait_until
 
 _SOURCE = Path(__file__).with_name("fork_server.py")
 
@@ -102,16 +104,13 @@ class Forked:
                 self.returncode = self._server.ask(pid=self.pid)
         return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float) -> int:
         """The same, at its end; TimeoutExpired if that takes longer."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.0005
-        while (code := self.poll()) is None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            pause = min(pause * 2, 0.05)
-            time.sleep(pause)
-        return code
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: self.poll() is not None, timeout, "it has ended")
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it runs."""

@@ -11,9 +11,12 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    from rigs.forked import Forked
 
 T = TypeVar("T")
 
@@ -101,15 +104,15 @@ class Child:
         directory: Path,
         name: str,
         environment: Mapping[str, str] | None = None,
-        begin: Callable[..., Any] | None = None,
+        begin: Callable[..., Forked] | None = None,
     ) -> None:
         """``begin``: instead of subprocess.Popen."""
         self.stdout = directory / f"{name}.out"
         self.stderr = directory / f"{name}.err"
-        self.stdout.touch()
-        self.stderr.touch()
-        self.process: Any
+        self.process: subprocess.Popen[bytes] | Forked
         if begin is not None:
+            self.stdout.touch()
+            self.stderr.touch()
             self.process = begin(
                 argv, directory=directory, environment=environment, stdout=self.stdout, stderr=self.stderr
             )
@@ -126,11 +129,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        return int(self.process.pid)
+        return self.process.pid
 
     @property
     def running(self) -> bool:
-        return bool(self.process.poll() is None)
+        return self.process.poll() is None
 
     def output(self) -> str:
         """All it has written so far."""
@@ -149,7 +152,7 @@ class Child:
             select.select([ended], [], [], seconds)
             os.close(ended)
         # One that is traced has ended before it can be waited for.
-        return int(self.process.wait(max(deadline - time.monotonic(), 0)))
+        return self.process.wait(max(deadline - time.monotonic(), 0))
 
     def kill(self) -> None:
         """SIGKILL, and be sure that it is gone."""
