@@ -299,8 +299,7 @@ class Connection(smtp.ESMTP):
         finally:
             self._draining = False
         if not self._closing:
-            if self._out:
-                self._flush()
+            self._flush()
             if self._waiting or self._paused or self._clogged:
                 self._regulate()
 

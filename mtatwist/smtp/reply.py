@@ -26,7 +26,7 @@ class Reply(NamedTuple):
         """The reply as it goes over the wire, multi-line where the text is (RFC 5321 §4.2.1)."""
         prefix = f"{self.enhanced} " if self.enhanced else ""
         *lines, last = self.text.split("\n")
-        wire = "".join([f"{self.code}-{prefix}{line}\r\n" for line in lines]) if lines else ""
+        wire = "".join([f"{self.code}-{prefix}{line}\r\n" for line in lines])
         return f"{wire}{self.code} {prefix}{last}\r\n".encode("utf-8", "replace")
 
     @property
